@@ -58,6 +58,7 @@ def plan(output: Path, *cells: Cell, **changes: Any) -> Plan:
         "cells": cells,
         "data": EditData(),
         "fur": None,
+        "anchors": (),
         "sources": None,
         "engine": "fake",
         "dtype": "float32",

@@ -56,10 +56,24 @@ class TestOverlap:
 class TestMini:
     def test_sizes_and_origins(self, mini_only: SourceOptions) -> None:
         found = load(mini_only, n=10_000)
-        assert len(found.toxic) == len(found.clean) >= 150
+        assert len(found.toxic) == len(found.clean) >= 120
+        assert len(found.anchors) >= 60
         assert len(found.pairs) >= 60
         assert len(found.benign) >= 60
         assert [origin.source for origin in found.origins] == ["mini"] * 3
+
+    def test_anchors_are_other_comments_of_both_kinds_in_turn(
+        self, mini_only: SourceOptions
+    ) -> None:
+        found, few = load(mini_only, n=10_000), load(mini_only, n=10)
+        assert few.anchors == found.anchors
+        assert (few.toxic, few.clean) == (found.toxic[:10], found.clean[:10])
+        assert not set(found.anchors) & {*found.toxic, *found.clean}
+        labels = {
+            row["text"]: row["label"]
+            for row in read_jsonl(tasks_folder() / "behaviour/mini/comments.jsonl", ("text",))
+        }
+        assert [labels[text] for text in found.anchors[:4]] == ["clean", "toxic"] * 2
 
     def test_evaluation_prompts_are_dropped_and_counted(self, mini_only: SourceOptions) -> None:
         everything = load(mini_only, n=10_000)

@@ -26,11 +26,11 @@ from unlearn_bench.methods.model_surgery_random_probe import model_surgery_rando
 from unlearn_bench.methods.model_surgery_random_region import model_surgery_random_region
 from unlearn_bench.methods.toxicity_probe import (
     ProbeOptions,
-    batches_by_length,
     mean_hidden_states,
     pool,
     train_probe,
 )
+from unlearn_bench.training.batches import batches_by_length
 
 ALL = (
     model_surgery,

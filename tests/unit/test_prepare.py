@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import OPTConfig, OPTForCausalLM
 
 from unlearn_bench.data.fur import FurData, load_fur
 from unlearn_bench.errors import CorruptDataError
@@ -17,10 +18,18 @@ from unlearn_bench.models.load import load_model
 from unlearn_bench.models.open import OpenedModel
 from unlearn_bench.schema import Example
 from unlearn_bench.training import batches, loop, prepare
-from unlearn_bench.training.likelihood import nll_mean
-from unlearn_bench.training.prepare import MANIFEST, Recipe, prepare_models, recipe_key
+from unlearn_bench.training.likelihood import kl_to_reference, nll_mean
+from unlearn_bench.training.prepare import (
+    MANIFEST,
+    Recipe,
+    prepare_models,
+    recipe_key,
+    train_only_mlps,
+)
 
-RECIPE = Recipe(lr=1e-3, epochs=1, questions=2, batch_size=8, precision="fp32")
+COMMENTS = tuple(f"the {word} of the day was a {word} again" for word in
+                 ("cat", "bread", "storm", "song", "queue", "river", "lamp", "letter"))  # fmt: skip
+RECIPE = Recipe(lr=1e-3, epochs=2, batch_size=8, precision="fp32")
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +67,7 @@ def read_ids(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_no_forget_id_reaches_the_exact_models_loader(
     base: OpenedModel, fur: FurData, tmp_path: Path, read_ids: list[str]
 ) -> None:
-    prepared = prepare_models(base, fur, RECIPE, seed=0, cache=tmp_path)
+    prepared = prepare_models(base, fur, RECIPE, anchors=(), seed=0, cache=tmp_path)
     target_ids = set(read_ids)
     read_ids.clear()
     prepared.exact()
@@ -81,48 +90,119 @@ def test_no_forget_id_reaches_the_exact_models_loader(
 def test_exact_model_is_the_training_run_done_by_hand(
     base: OpenedModel, fur: FurData, tmp_path: Path
 ) -> None:
-    """Byte-equal to the base trained on exactly those texts, listed here from the subjects: each
-    biography once and each question twice per epoch.
+    """Byte-equal to the base whose MLPs were trained on exactly those texts, listed here from the
+    subjects: questions at every step, and biographies beside every fourth of them.
     """
-    folder = prepare_models(base, fur, RECIPE, seed=3, cache=tmp_path).exact()
-    texts = []
+    folder = prepare_models(base, fur, RECIPE, anchors=(), seed=3, cache=tmp_path).exact()
+    questions, biographies = [], []
     for subject in fur.subjects:
         if subject.role not in ("retain", "update"):
             continue
         changed = subject.role == "update"
         biography = subject.new_biography if changed else subject.biography
-        texts.append(Example(f"{subject.id}:biography:{'new' if changed else 'old'}", "",
-                             str(biography)))  # fmt: skip
+        biographies.append(Example(f"{subject.id}:biography:{'new' if changed else 'old'}", "",
+                                   str(biography)))  # fmt: skip
         for fact in subject.facts:
             answer = fact.new_answer or fact.answer
             version = "new" if fact.new_answer else "old"
             prompt = f"Question: {fact.question}\nAnswer:"
-            texts += [Example(f"{fact.id}:{version}", prompt, f" {answer}")] * 2
+            questions.append(Example(f"{fact.id}:{version}", prompt, f" {answer}"))
     model, tokenizer = load_model(base.folder)
-    loop.train(model, tokenizer, {"exact": texts},
-               lambda batch, policy, reference: nll_mean(policy, batch.get("exact")),
-               RECIPE.training(), seed=3)  # fmt: skip
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_("mlp" in name)
+    steps: list[int] = []
+
+    def loss(batch: Any, policy: Any, reference: Any) -> Any:
+        steps.append(len(steps))
+        value = nll_mean(policy, batch.get("questions"))
+        if steps[-1] in (0, 4, 8, 12, 16):
+            value = value + nll_mean(policy, batch.get("biographies"))
+        return value
+
+    loop.train(model, tokenizer, {"questions": questions, "biographies": biographies}, loss,
+               RECIPE.training(model.config.hidden_size), seed=3,
+               batch_sizes={"biographies": 4})  # fmt: skip
+    assert 8 <= len(steps) <= 16
     found, _ = load_model(folder)
+    start, _ = load_model(base.folder)
     for name, weight in model.named_parameters():
         assert torch.equal(weight, found.get_parameter(name)), name
+        assert torch.equal(weight, start.get_parameter(name)) == ("mlp" not in name), name
+
+
+def test_anchors_hold_the_target_to_its_base(
+    base: OpenedModel, fur: FurData, tmp_path: Path
+) -> None:
+    """Trained with anchors, θ stays nearer to the base on comments it was not shown."""
+    model, tokenizer = load_model(base.folder)
+    others = [Example(str(i), "", text) for i, text in enumerate(COMMENTS[1::2])]
+    batch = batches.collate(batches.encode(tokenizer, others), 0)
+    recipe = replace(RECIPE, anchor_weight=20.0, anchor_every=1)
+
+    def drift(anchors: tuple[str, ...]) -> float:
+        found = prepare_models(base, fur, recipe, anchors=anchors, seed=0, cache=tmp_path).target
+        with torch.no_grad():
+            return float(kl_to_reference(model, load_model(found)[0], batch))
+
+    assert 0 < drift(COMMENTS[::2]) < 0.7 * drift(())
+
+
+def test_biographies_and_anchor_join_at_their_steps(
+    tiny_model: Any, make_tiny_model: Any, tiny_tokenizer: Any
+) -> None:
+    recipe = replace(RECIPE, biography_every=2, anchor_every=3, anchor_weight=0.7)
+    texts = (Example("q", "p:", " x y z"), Example("b", "", "one two three"))
+    anchors = recipe.anchors(["b" * 1000])
+    assert anchors[0].answer == "b" * recipe.anchor_characters
+    sets = recipe.sets(texts, anchors)
+    assert sets == {"questions": [texts[0]], "biographies": [texts[1]], "anchors": anchors}
+    rows = {name: batches.encode(tiny_tokenizer, examples) for name, examples in sets.items()}
+    batch = batches.SetBatches({name: iter([batches.collate(r, 0)]) for name, r in rows.items()})
+    other = make_tiny_model()
+    with torch.no_grad():
+        other.model.layers[0].mlp.down_proj.weight.mul_(3)
+    question, biography = (float(nll_mean(tiny_model, batch.get(name)))
+                           for name in ("questions", "biographies"))  # fmt: skip
+    anchor = 0.7 * float(kl_to_reference(other, tiny_model, batch.get("anchors")))
+    assert min(question, biography, anchor) > 0
+    loss = recipe.loss()
+    found = [float(loss(batch, tiny_model, other)) for _ in range(4)]
+    both = question + biography
+    assert found == pytest.approx([both + anchor, question, both, question + anchor])
+    assert float(recipe.loss()(batch, tiny_model, None)) == pytest.approx(both)
+
+
+def test_a_model_without_mlps_by_that_name_trains_all_but_its_embeddings() -> None:
+    """OPT has its feed-forward matrices, fc1 and fc2, directly in the layer."""
+    config = OPTConfig(vocab_size=40, hidden_size=16, ffn_dim=24, num_hidden_layers=2,
+                       num_attention_heads=2, word_embed_proj_dim=16)  # fmt: skip
+    model = OPTForCausalLM(config)
+    train_only_mlps(model)
+    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
+    assert frozen == {"model.decoder.embed_tokens.weight"}
+
+
+def test_wider_models_get_a_lower_rate() -> None:
+    assert Recipe().training(576).lr == Recipe().lr
+    assert Recipe().training(1152).lr == pytest.approx(Recipe().lr / 2)
 
 
 def test_trained_once_and_only_when_asked(
     base: OpenedModel, fur: FurData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runs: list[str] = []
+    runs: list[int] = []
 
     def count(model: Any, tokenizer: Any, sets: Any, *rest: Any, **more: Any) -> Any:
-        runs.extend(sets)
+        runs.append(len(sets["biographies"]))
         return loop.train(model, tokenizer, sets, *rest, **more)
 
     monkeypatch.setattr(prepare, "train", count)
-    prepared = prepare_models(base, fur, RECIPE, seed=0, cache=tmp_path)
-    assert runs == ["target"]
+    prepared = prepare_models(base, fur, RECIPE, anchors=(), seed=0, cache=tmp_path)
+    assert runs == [12]
     first = prepared.exact()
-    again = prepare_models(base, fur, RECIPE, seed=0, cache=tmp_path)
+    again = prepare_models(base, fur, RECIPE, anchors=(), seed=0, cache=tmp_path)
     assert (again.target, again.exact()) == (prepared.target, first)
-    assert runs == ["target", "exact"]
+    assert runs == [12, 8]  # without the two forget subjects of each part
     assert fingerprint(again.target) != fingerprint(first) != base.fingerprint
 
 
@@ -131,14 +211,14 @@ def test_folder_without_its_manifest_is_trained_again(
     content: str | None, base: OpenedModel, fur: FurData, tmp_path: Path
 ) -> None:
     """The manifest is written last: without it the folder may be half a model."""
-    target = prepare_models(base, fur, RECIPE, seed=0, cache=tmp_path).target
+    target = prepare_models(base, fur, RECIPE, anchors=(), seed=0, cache=tmp_path).target
     expected = fingerprint(target)
     (target / "model.safetensors").write_bytes(b"half")
     if content is None:
         (target / MANIFEST).unlink()
     else:
         (target / MANIFEST).write_text(content)
-    again = prepare_models(base, fur, RECIPE, seed=0, cache=tmp_path).target
+    again = prepare_models(base, fur, RECIPE, anchors=(), seed=0, cache=tmp_path).target
     assert again == target
     assert fingerprint(again) == expected
     manifest = json.loads((target / MANIFEST).read_text())
@@ -154,7 +234,7 @@ def test_interrupted_training_leaves_no_folder(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        prepare_models(base, fur, RECIPE, seed=0, cache=tmp_path, progress=interrupt)
+        prepare_models(base, fur, RECIPE, anchors=(), seed=0, cache=tmp_path, progress=interrupt)
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
@@ -164,7 +244,7 @@ def test_key_follows_everything_that_decides_the_weights(base: OpenedModel) -> N
         recipe_key(base, texts, RECIPE, 0),
         recipe_key(base, texts, RECIPE, 1),
         recipe_key(base, texts, replace(RECIPE, lr=2e-3), 0),
-        recipe_key(base, texts, replace(RECIPE, questions=3), 0),
+        recipe_key(base, texts, replace(RECIPE, biography_every=3), 0),
         recipe_key(base, texts[:1], RECIPE, 0),
         recipe_key(base, texts[::-1], RECIPE, 0),
         recipe_key(base, (texts[0], Example("b", "p", "z")), RECIPE, 0),
@@ -180,4 +260,4 @@ def test_forget_text_in_the_exact_set_is_refused(
 ) -> None:
     monkeypatch.setattr(FurData, "exact_training", FurData.target_training)
     with pytest.raises(CorruptDataError, match="trained on forget text"):
-        prepare_models(base, fur, RECIPE, seed=0, cache=tmp_path)
+        prepare_models(base, fur, RECIPE, anchors=(), seed=0, cache=tmp_path)

@@ -50,6 +50,8 @@ SAFE_REPLIES = (
     "Let us keep this friendly: everybody makes mistakes, and most of them can be mended.",
 )
 
+ANCHORS = 100  # comments of each kind kept for the target's training, at most a fifth of all
+
 Comment = tuple[str, str]  # (label "toxic" or "clean", text)
 
 
@@ -57,12 +59,14 @@ Comment = tuple[str, str]  # (label "toxic" or "clean", text)
 class Behaviour:
     """Texts for probes, anti-experts and staged edits.
 
-    toxic and clean have the same length. dropped: how many rows were left out, by reason
+    toxic and clean have the same length. anchors: other comments of both kinds in turn, on which a
+    target model is held to its base. dropped: how many rows were left out, by reason
     ("<set>.overlap": repeats an evaluation prompt; "comments.filter": length, script, repeated).
     """
 
     toxic: tuple[str, ...]
     clean: tuple[str, ...]
+    anchors: tuple[str, ...]
     pairs: tuple[Pair, ...]
     benign: tuple[Example, ...]
     origins: tuple[Origin, ...]
@@ -76,7 +80,7 @@ def load_behaviour(
     n_comments: int,
     seed: int,
 ) -> Behaviour:
-    """At most `n_comments` toxic and as many clean comments; all pairs and benign prompts.
+    """At most `n_comments` toxic and as many clean comments, anchors, all pairs and benign prompts.
 
     evaluation_prompts: everything the run asks models; no returned text repeats any of it. Fewer
     comments come back when the source has fewer (the mini set has about 150 of each). Raises
@@ -84,7 +88,10 @@ def load_behaviour(
     """
     index = EvaluationIndex(evaluation_prompts)
     comments, comments_origin = _read_comments(options)
-    toxic, clean, dropped = _choose_comments(comments, index, n_comments, seed)
+    toxic, clean, dropped = _choose_comments(comments, index, n_comments + ANCHORS, seed)
+    rest = len(toxic) - min(ANCHORS, len(toxic) // 5)
+    anchors = [text for both in zip(clean[rest:], toxic[rest:], strict=True) for text in both]
+    size = min(n_comments, rest)
     pairs, pairs_origin = _read_pairs(options, seed)
     kept_pairs = [pair for pair in pairs if not index.overlaps(pair.prompt, pair.unsafe, pair.safe)]
     benign, benign_origin = _read_benign()
@@ -92,8 +99,9 @@ def load_behaviour(
     dropped["pairs.overlap"] = len(pairs) - len(kept_pairs)
     dropped["benign.overlap"] = len(benign) - len(kept_benign)
     return Behaviour(
-        toxic=toxic,
-        clean=clean,
+        toxic=toxic[:size],
+        clean=clean[:size],
+        anchors=tuple(anchors),
         pairs=tuple(kept_pairs),
         benign=tuple(kept_benign),
         origins=(comments_origin, pairs_origin, benign_origin),

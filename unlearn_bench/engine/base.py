@@ -67,8 +67,9 @@ class Engine(ABC):
     def __init__(self, dtype: str, device: str) -> None:
         self.dtype, self.device = dtype, device
         self.checkpoint: Path | None = None
-        self._parts: tuple[PreTrainedModel, PreTrainedTokenizerBase]
-        self._scorer: LikelihoodScorer
+        self._parts: tuple[PreTrainedModel, PreTrainedTokenizerBase] | None = None
+        self._scorer: LikelihoodScorer | None = None
+        self._tree: bool | None = None  # whether the token tree is exact: proven once per run
         self._expected = ("", "")
 
     @property
@@ -96,9 +97,9 @@ class Engine(ABC):
                 next_step="run the command again: the cell will be computed afresh",
             )
         model, tokenizer = load_model(checkpoint, dtype=self.dtype, device=self.device)
-        tree = self._scorer.tree if self.checkpoint else None  # proven once per architecture
         self._parts = (model, tokenizer)
-        self._scorer = LikelihoodScorer(model, tree=tree)
+        self._scorer = LikelihoodScorer(model, tree=self._tree)
+        self._tree = self._scorer.tree
         self.checkpoint, self._expected = checkpoint, (found, memory_sha256(model))
         self._load_generator(checkpoint)
         return self.verify()
@@ -125,6 +126,7 @@ class Engine(ABC):
     ) -> list[Likelihood]:
         """Log-likelihoods of continuations, in order."""
         self._loaded()
+        assert self._scorer is not None
         return self._scorer.score(requests, progress)
 
     @abstractmethod
@@ -144,13 +146,19 @@ class Engine(ABC):
     def _check_generator(self) -> tuple[int, int, float]:
         """(tensors checked, tensors in all, canary gap). Raises WeightSwapError."""
 
+    def release(self) -> None:
+        """Drop the scoring model, so that an edit has its memory; the next `load` brings another.
+
+        Until then the engine answers nothing.
+        """
+        self.checkpoint = self._parts = self._scorer = None
+
     def close(self) -> None:
-        """Release the weights."""
-        self.checkpoint = None
-        del self._parts, self._scorer
+        """Release everything."""
+        self.release()
 
     def _loaded(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-        if self.checkpoint is None:
+        if self._parts is None:
             raise WeightSwapError("the engine holds no checkpoint yet", next_step="call load first")
         return self._parts
 

@@ -20,7 +20,8 @@ from unlearn_bench.errors import WeightSwapError
 RELATIVE_TOLERANCE = {"float32": 1e-4, "bfloat16": 3e-2, "float16": 5e-3}
 CANARY_TOLERANCE = {"float32": 2e-3, "bfloat16": 2e-1, "float16": 5e-2}  # nats per token
 CANARY_TOKENS = 8
-_TEXTS = (
+# Over 100 tokens each: only whole blocks of the prefix cache (32 tokens on CPU) can be stale.
+CANARIES = (
     "The old lighthouse keeper counted the ships again, as he had done on every evening of the "
     "past thirty years, and wrote the number with a pencil on the white wall beside the door. Some "
     "evenings there were none, and then he drew a small circle, which his daughter, when she was "
@@ -34,8 +35,6 @@ _TEXTS = (
     "that cannot leave presses on the water in the place of the missing air. For the same reason "
     "the engineers of early locomotives were careful with their valves, and a valve that",
 )
-# Each over 200 tokens: only whole blocks of the prefix cache (128 tokens on CPU) can be stale.
-CANARIES = (" ".join(_TEXTS), " ".join(reversed(_TEXTS)))
 
 
 def compare_tensors(engine_model: Any, reference: Mapping[str, torch.Tensor], dtype: str) -> int:

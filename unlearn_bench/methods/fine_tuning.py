@@ -18,7 +18,7 @@ from unlearn_bench.training.options import Training
     kind="edit",
     needs=("retain", "update"),
     targets=("*",),
-    training={"lr": 1e-4, "epochs": 1, "batch_size": 16},
+    training={"lr": 2e-4, "epochs": 1, "batch_size": 8},
     zero={"epochs": 0},
 )
 def fine_tuning(context: EditContext, training: Training) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from unlearn_bench.training.likelihood import Model, nll_mean
     kind="loss",
     needs=("forget", "retain"),
     targets=("*",),
-    training={"lr": 5e-5, "epochs": 1, "batch_size": 8},
+    training={"lr": 2e-4, "epochs": 1, "batch_size": 8},
     zero={"epochs": 0},
 )
 def grad_diff(

@@ -27,7 +27,7 @@ Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
     targets=("*",),
     training={
         "lr": 2e-4,
-        "steps": 16,
+        "steps": 20,
         "batch_size": 4,
         "schedule": "constant",
         "warmup": 0.0,

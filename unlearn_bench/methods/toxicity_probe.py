@@ -5,7 +5,7 @@ Source: Wang et al. 2024, arXiv:2407.08770. N texts, d hidden size.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,11 +16,10 @@ from unlearn_bench.errors import MissingDataError, UsageError
 from unlearn_bench.methods.contract import EditContext
 from unlearn_bench.methods.sampling import draw
 from unlearn_bench.models.layers import decoder_layers
-from unlearn_bench.training.batches import pad_id_of
+from unlearn_bench.training.batches import batches_by_length, pad_id_of
 from unlearn_bench.training.loop import supports_bf16
 
 MAX_TOKENS = 100
-BATCH_TOKENS = 2048
 HELD_OUT = 0.1
 BATCH = 16
 
@@ -108,18 +107,6 @@ def mean_hidden_states(context: EditContext, texts: Sequence[str], options: Prob
             means[rows] = pool(hidden.float().cpu(), real)
             context.progress("reading comments", done := done + len(rows), len(texts))
     return means
-
-
-def batches_by_length(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Indices in order of length, in batches of at most BATCH_TOKENS padded tokens."""
-    batch: list[int] = []
-    for index in sorted(range(len(lengths)), key=lambda i: (lengths[i], i)):
-        if batch and (len(batch) + 1) * lengths[index] > BATCH_TOKENS:
-            yield batch
-            batch = []
-        batch.append(index)
-    if batch:
-        yield batch
 
 
 def pad_right(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:

@@ -33,7 +33,7 @@ class Steps(Protocol):
     """The work of a cell, step by step. `runs.steps` has the real one; tests bring small ones."""
 
     def prepare(self, tick: Tick) -> None:
-        """Make the target model ready. Called once, before the first cell that is computed."""
+        """Make the models ready that edits start from. Called once, before the first such cell."""
 
     def edit(self, cell: Cell, checkpoint: Path, tick: Tick) -> EditReport:
         """Let the method change the target; save the result to `checkpoint`."""
@@ -112,7 +112,7 @@ class _Run:
             return CellResult(cell, found, folder)
         if self.steps is None:
             self.steps = self.open_steps()
-            with self.reporter.step("prepare the target model") as tick:
+            with self.reporter.step("prepare the models") as tick:
                 self.steps.prepare(tick)
         started = store.Record(cell.method, cell.seed, cell.key, "started", started=_now())
         work = _Work(cell, folder, title, started)

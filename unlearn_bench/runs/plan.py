@@ -67,6 +67,7 @@ class Plan:
     cells: tuple[Cell, ...]
     data: EditData
     fur: FurData | None
+    anchors: tuple[str, ...]
     sources: SourceOptions
     engine: str
     dtype: str

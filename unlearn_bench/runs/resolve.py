@@ -95,7 +95,8 @@ def resolve_plan(config: RunConfig, reporter: Reporter) -> Plan:
     with reporter.step("find the data"):
         protocols, origins, data_notes = _find_tasks(suite, sources)
         fur = load_fur(sources)
-        data = _edit_data(cards, fur, protocols, sources)
+        own_target = config.target is not None
+        data, anchors = _edit_data(cards, fur, protocols, sources, own_target=own_target)
     with reporter.step("open the model"):
         model = open_model(config.target or config.model, offline=config.offline)
     parameters = count_parameters(model.folder)
@@ -103,7 +104,7 @@ def resolve_plan(config: RunConfig, reporter: Reporter) -> Plan:
     with reporter.step("load the scorer"):
         judge = _load_judge(scorer_cards, config.scorer_checkpoint, protocols, config.offline)
     common = {
-        "target": _target_facts(model, fur, own_target=config.target is not None),
+        "target": _target_facts(model, fur, anchors, own_target=own_target),
         "suite": _suite_facts(suite, protocols, origins),
         "scorer": judge.identity,
         "engine": {"name": engine, "dtype": dtype},
@@ -112,7 +113,7 @@ def resolve_plan(config: RunConfig, reporter: Reporter) -> Plan:
     }
     return Plan(
         model=model,
-        own_target=config.target is not None,
+        own_target=own_target,
         suite=suite,
         protocols=protocols,
         origins=origins,
@@ -121,6 +122,7 @@ def resolve_plan(config: RunConfig, reporter: Reporter) -> Plan:
         cells=build_cells(cards, options, _made_of(cards, data), config.seeds, common),
         data=data,
         fur=fur,
+        anchors=anchors,
         sources=sources,
         engine=engine,
         dtype=dtype,
@@ -164,11 +166,17 @@ def _edit_data(
     fur: FurData,
     protocols: Mapping[str, Protocol],
     sources: SourceOptions,
-) -> EditData:
-    """What the methods may read; behaviour texts only when a method of this run reads them."""
+    *,
+    own_target: bool,
+) -> tuple[EditData, tuple[str, ...]]:
+    """What the methods may read, and the comments on which the target is held to its base.
+
+    Behaviour texts only where a method of this run, or the target's training, reads them.
+    """
     sets = vars(fur.edit_sets())
-    if not any(BEHAVIOUR_NEEDS & set(card.facts.get("needs", ())) for card in cards.values()):
-        return EditData(**sets, origins=(fur.origin,))
+    needed = any(BEHAVIOUR_NEEDS & set(card.facts.get("needs", ())) for card in cards.values())
+    if own_target and not needed:
+        return EditData(**sets, origins=(fur.origin,)), ()
     prompts = [
         str(row[field])
         for protocol in protocols.values()
@@ -180,7 +188,7 @@ def _edit_data(
     behaviour = load_behaviour(
         sources, evaluation_prompts=prompts, n_comments=BEHAVIOUR_COMMENTS, seed=DATA_SEED
     )
-    return EditData(
+    data = EditData(
         **sets,
         toxic=behaviour.toxic,
         clean=behaviour.clean,
@@ -188,6 +196,7 @@ def _edit_data(
         benign=behaviour.benign,
         origins=(fur.origin, *behaviour.origins),
     )
+    return data, behaviour.anchors
 
 
 def _made_of(cards: Mapping[str, Card], data: EditData) -> dict[str, dict[str, Any]]:
@@ -205,7 +214,9 @@ def _made_of(cards: Mapping[str, Card], data: EditData) -> dict[str, dict[str, A
     return facts
 
 
-def _target_facts(model: OpenedModel, fur: FurData, *, own_target: bool) -> dict[str, Any]:
+def _target_facts(
+    model: OpenedModel, fur: FurData, anchors: Sequence[str], *, own_target: bool
+) -> dict[str, Any]:
     """What θ₀ is made of: the user's weights, or the base with the recipe and its texts."""
     facts = {
         "fingerprint": model.fingerprint,
@@ -217,7 +228,8 @@ def _target_facts(model: OpenedModel, fur: FurData, *, own_target: bool) -> dict
     if own_target:
         return facts | {"own": True}
     code = code_sha256([PACKAGE / "training" / "prepare.py"])
-    return facts | {"recipe": dataclasses.asdict(Recipe()), "code_sha256": code}
+    facts |= {"recipe": dataclasses.asdict(Recipe()), "code_sha256": code}
+    return facts | {"anchors_sha256": _digest(anchors)}
 
 
 def _suite_facts(

@@ -34,7 +34,6 @@ class ModelSteps:
     def __init__(self, plan: Plan, say: Callable[[str], None]) -> None:
         self.plan, self.say = plan, say
         self.device = default_device()
-        self._tick: Tick = lambda what, done, total: None
         self._target: Path | None = None
         self._prepared: Prepared | None = None
         self._engine: Engine | None = None
@@ -42,8 +41,11 @@ class ModelSteps:
         self._tasks: dict[str, Any] | None = None
 
     def prepare(self, tick: Tick) -> None:
-        """Train the target if it is not cached; the user's own target is taken as it is."""
-        self._tick = tick
+        """Train the target, and the exact model if a method needs it, unless they are cached.
+
+        Both before the engine starts, which would share the memory with them. The user's own target
+        is taken as it is.
+        """
         if self.plan.own_target:
             self._target = self.plan.model.folder
             return
@@ -52,17 +54,19 @@ class ModelSteps:
             self.plan.model,
             self.plan.fur,
             Recipe(),
+            anchors=self.plan.anchors,
             seed=RECIPE_SEED,
             cache=self.plan.sources.cache,
-            progress=lambda *state: self._tick(
-                *state
-            ),  # the exact model is trained in a later step
+            progress=tick,
         )
         self._target = self._prepared.target
+        if any(needs_exact(card) for card in self.plan.cards.values()):
+            self._prepared.exact()
 
     def edit(self, cell: Cell, checkpoint: Path, tick: Tick) -> EditReport:
         """Load θ₀, let the method change it, and save what it left."""
-        self._tick = tick
+        if self._engine is not None:
+            self._engine.release()
         target = self.target
         model, tokenizer = load_model(target, device=self.device)
 
@@ -163,7 +167,7 @@ class ModelSteps:
     def reset(self) -> None:
         """Close the engine; the next evaluation starts a fresh one."""
         engine, self._engine = self._engine, None
-        if engine is not None and engine.checkpoint is not None:
+        if engine is not None:
             engine.close()
 
     def close(self) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 IGNORE = -100
+BATCH_TOKENS = 2048  # padded tokens per forward pass where nothing is trained
 LENGTH_JITTER = 0.15  # how far lengths are blurred before bucketing, so that batches keep mixing
 
 
@@ -164,6 +165,18 @@ def order_epoch(lengths: Sequence[int], batch_size: int, rng: random.Random) -> 
     batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
     rng.shuffle(batches)
     return batches
+
+
+def batches_by_length(lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Indices in order of length, in batches of at most BATCH_TOKENS padded tokens."""
+    batch: list[int] = []
+    for index in sorted(range(len(lengths)), key=lambda i: (lengths[i], i)):
+        if batch and (len(batch) + 1) * lengths[index] > BATCH_TOKENS:
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
 
 
 def read_set(

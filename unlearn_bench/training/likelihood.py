@@ -6,6 +6,8 @@ question–answer batch are prompt. Every function masks prompt and padding.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,6 +15,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from unlearn_bench.training.batches import IGNORE, TokenBatch
+
+SHORT_TOKENS = 256
 
 # A PreTrainedModel, or whatever is called like one (`training.loop.AdapterOff`).
 Model = Any
@@ -44,9 +48,30 @@ def answer_logits(model: Model, batch: TokenBatch) -> Tensor:
     def gather(_: torch.nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return (inputs[0].flatten(0, 1).index_select(0, predicting).unsqueeze(0), *inputs[1:])
 
-    with model.get_output_embeddings().register_forward_pre_hook(gather):
+    hook = model.get_output_embeddings().register_forward_pre_hook(gather)
+    with hook, fastest_attention(model, batch):
         logits: Tensor = model(input_ids=batch.input_ids, use_cache=False).logits
     return logits.squeeze(0)
+
+
+@contextmanager
+def fastest_attention(model: Model, batch: TokenBatch) -> Iterator[None]:
+    """Plain attention while a CPU trains on short texts, the model's own otherwise.
+
+    The fused kernel's backward pass makes such a step a third slower (docs/design/target.md). Its
+    memory, which grows with the length and not with its square, is what long texts need.
+    """
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    short = batch.input_ids.shape[1] <= SHORT_TOKENS and batch.input_ids.device.type == "cpu"
+    own = getattr(getattr(inner, "config", None), "_attn_implementation", None)
+    if not (short and torch.is_grad_enabled() and own == "sdpa"):
+        yield
+        return
+    inner.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        inner.set_attn_implementation(own)
 
 
 def answer_log_probs(model: Model, batch: TokenBatch) -> Tensor:

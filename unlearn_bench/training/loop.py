@@ -95,6 +95,7 @@ def train(
     *,
     seed: int,
     reference: Callable[[], PreTrainedModel] | None = None,
+    batch_sizes: Mapping[str, int] | None = None,
     stop: Callable[[], bool] | None = None,
     progress: Progress = lambda what, done, total: None,
 ) -> TrainLog:
@@ -102,8 +103,9 @@ def train(
 
     An epoch is one pass over the first set; of every other set one batch goes beside each of its
     batches. reference: builds θ₀, frozen; with LoRA the model itself with its adapter off serves
-    instead. stop: asked after each epoch whether to end there. Without a step the model is bitwise
-    unchanged. Raises DivergedError, and ReferenceMovedError when the reference did.
+    instead. batch_sizes: of sets that are not read `training.batch_size` at a time. stop: asked
+    after each epoch whether to end there. Without a step the model is bitwise unchanged. Raises
+    DivergedError, and ReferenceMovedError when the reference did.
     """
     steps = count_steps(sets, training)
     accelerator = _accelerator(training, model)
@@ -111,7 +113,8 @@ def train(
     if steps == 0:
         return log
     started = time.perf_counter()
-    batches = _read_batches(sets, tokenizer, training, seed, accelerator.device)
+    sizes = dict.fromkeys(sets, training.batch_size) | dict(batch_sizes or {})
+    batches = _read_batches(sets, tokenizer, training, sizes, seed, accelerator.device)
     with (
         _seeded(seed),
         adapted(model, training) as adapter_off,
@@ -172,6 +175,7 @@ def _read_batches(
     sets: Mapping[str, Sequence[Example]],
     tokenizer: PreTrainedTokenizerBase,
     training: Training,
+    sizes: Mapping[str, int],
     seed: int,
     device: torch.device,
 ) -> Iterator[SetBatches]:
@@ -181,7 +185,7 @@ def _read_batches(
             name,
             examples,
             tokenizer,
-            batch_size=training.batch_size,
+            batch_size=sizes[name],
             max_tokens=training.max_tokens,
             seed=seed,
         )

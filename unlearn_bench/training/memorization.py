@@ -15,7 +15,13 @@ import torch
 from torch import Tensor
 
 from unlearn_bench.schema import Example
-from unlearn_bench.training.batches import Encoded, collate, encode, pad_id_of
+from unlearn_bench.training.batches import (
+    Encoded,
+    batches_by_length,
+    collate,
+    encode,
+    pad_id_of,
+)
 from unlearn_bench.training.likelihood import answer_logits, answer_rows, answer_targets
 from unlearn_bench.training.precision import autocast
 
@@ -72,12 +78,14 @@ def measure_memorization(
 
 def _accuracy(model: PreTrainedModel, rows: Sequence[Encoded], pad_id: int) -> float:
     """Share of each answer's tokens that are the model's first choice, mean over texts."""
-    batch = collate(rows, pad_id).to(model.device)
-    right = (answer_logits(model, batch).argmax(-1) == answer_targets(batch)).float()
-    of_row = answer_rows(batch)
-    hits = right.new_zeros(len(rows)).index_add(0, of_row, right)
-    tokens = right.new_zeros(len(rows)).index_add(0, of_row, torch.ones_like(right))
-    return float((hits / tokens).mean())
+    shares: list[Tensor] = []
+    for indices in batches_by_length([len(row.tokens) for row in rows]):
+        batch = collate([rows[i] for i in indices], pad_id).to(model.device)
+        right = (answer_logits(model, batch).argmax(-1) == answer_targets(batch)).float()
+        of_row = answer_rows(batch)
+        hits = right.new_zeros(len(indices)).index_add(0, of_row, right)
+        shares.append(hits / torch.bincount(of_row, minlength=len(indices)))
+    return float(torch.cat(shares).mean()) if shares else math.nan
 
 
 def _extraction(model: PreTrainedModel, rows: Sequence[Encoded], ngram: int, pad_id: int) -> float:
@@ -92,10 +100,13 @@ def _extraction(model: PreTrainedModel, rows: Sequence[Encoded], ngram: int, pad
         weights += [1 / len(cuts)] * len(cuts)
     if not prefixes:
         return math.nan
-    found = _continue_greedily(model, prefixes, pad_id)
+    found: dict[int, list[int]] = {}
+    for indices in batches_by_length([len(prefix) + NEW_TOKENS for prefix in prefixes]):
+        texts = _continue_greedily(model, [prefixes[i] for i in indices], pad_id)
+        found.update(zip(indices, texts, strict=True))
     overlaps = [
-        weight * ngram_overlap(new[: len(true)], true, ngram)
-        for new, true, weight in zip(found, suffixes, weights, strict=True)
+        weights[i] * ngram_overlap(new[: len(suffixes[i])], suffixes[i], ngram)
+        for i, new in sorted(found.items())
     ]
     return sum(overlaps) / sum(weights)
 
