@@ -66,9 +66,9 @@ class TestMini:
         self, mini_only: SourceOptions
     ) -> None:
         found, few = load(mini_only, n=10_000), load(mini_only, n=10)
-        assert few.anchors == found.anchors
         assert (few.toxic, few.clean) == (found.toxic[:10], found.clean[:10])
-        assert not set(found.anchors) & {*found.toxic, *found.clean}
+        for some in (found, few):
+            assert not set(some.anchors) & {*some.toxic, *some.clean}
         labels = {
             row["text"]: row["label"]
             for row in read_jsonl(tasks_folder() / "behaviour/mini/comments.jsonl", ("text",))

@@ -9,6 +9,7 @@ import pytest
 import torch
 from table_model import TableModel, token_batch
 
+from unlearn_bench.training import likelihood
 from unlearn_bench.training.batches import TokenBatch
 from unlearn_bench.training.likelihood import (
     answer_log_probs,
@@ -127,3 +128,29 @@ def test_padding_changes_nothing(
         kl_to_reference(reference, tiny_model, padded),
         kl_to_reference(reference, tiny_model, batch),
     )
+
+
+def test_plain_attention_on_short_texts_changes_no_number(
+    tiny_model: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two rows of unequal length: the same loss and gradients with either kernel, within fp32
+    rounding, and the model keeps its own.
+    """
+    batch = token_batch(([1, 5, 9, 4, 7, 3], 2), ([2, 6, 8], 1))
+    used: list[str] = []
+    tiny_model.model.layers[0].self_attn.register_forward_hook(
+        lambda module, inputs, output: used.append(module.config._attn_implementation)
+    )
+    found = []
+    for limit in (256, 5):
+        monkeypatch.setattr(likelihood, "SHORT_TOKENS", limit)
+        tiny_model.zero_grad()
+        loss = nll_mean(tiny_model, batch)
+        loss.backward()
+        found.append([loss.detach(), *(p.grad.clone() for p in tiny_model.parameters())])
+    with torch.no_grad():
+        nll_mean(tiny_model, batch)
+    assert used == ["eager", "sdpa", "sdpa"]
+    assert tiny_model.config._attn_implementation == "sdpa"
+    for short, plain in zip(*found, strict=True):
+        torch.testing.assert_close(short, plain, rtol=1e-4, atol=1e-6)

@@ -218,7 +218,7 @@ def _target_facts(
     model: OpenedModel, fur: FurData, anchors: Sequence[str], *, own_target: bool
 ) -> dict[str, Any]:
     """What θ₀ is made of: the user's weights, or the base with the recipe and its texts."""
-    facts = {
+    facts: dict[str, Any] = {
         "fingerprint": model.fingerprint,
         "config": config_hash(model.folder),
         "tokenizer": tokenizer_hash(model.folder),
