@@ -176,6 +176,11 @@ def test_unknown_layer_is_refused(context: EditContext) -> None:
         model_surgery(context, layer=3)
 
 
+def test_the_middle_layer_is_read_unless_another_is_named(context: EditContext) -> None:
+    assert model_surgery(context)["probe_layer"] == 1
+    assert model_surgery(context, layer=-1)["probe_layer"] == 2
+
+
 def test_batches_hold_every_text_once_and_stay_small() -> None:
     lengths = [100, 3, 50, 7, 100, 1, 64] * 20
     batches = list(batches_by_length(lengths))
@@ -195,12 +200,14 @@ def test_probe_finds_a_planted_direction_and_holds_a_tenth_out() -> None:
     labels = torch.arange(200) % 2
     noise = 0.3 * torch.randn(200, 16, generator=generator)
     features = noise + (4.0 * labels - 2.0)[:, None] * u
-    probe = train_probe(features, labels, ProbeOptions(100, -1, True, 20, 1e-2), seed=0)
+    probe = train_probe(features, labels, ProbeOptions(100, -1, True, 20, 1e-2), layer=0, seed=0)
     assert (probe.trained_on, probe.held_out) == (180, 20)
     assert probe.accuracy == 1.0
     assert F.cosine_similarity(probe.toxic, u, dim=0) > 0.95
     torch.testing.assert_close(probe.weight[0], -probe.weight[1])
-    swapped = train_probe(features, 1 - labels, ProbeOptions(100, -1, True, 20, 1e-2), seed=0)
+    swapped = train_probe(
+        features, 1 - labels, ProbeOptions(100, -1, True, 20, 1e-2), layer=0, seed=0
+    )
     assert F.cosine_similarity(swapped.toxic, u, dim=0) < -0.95
 
 
@@ -209,7 +216,7 @@ def test_accuracy_is_that_of_texts_the_probe_never_saw() -> None:
     generator = torch.Generator().manual_seed(0)
     features = 10 * torch.randn(600, 512, generator=generator)
     labels = torch.randint(0, 2, (600,), generator=generator)
-    probe = train_probe(features, labels, ProbeOptions(300, -1, True, 30, 1e-2), seed=0)
+    probe = train_probe(features, labels, ProbeOptions(300, -1, True, 30, 1e-2), layer=0, seed=0)
     fitted = (features @ probe.weight.T + probe.bias).argmax(-1) == labels
     assert fitted.float().mean() > 0.9
     assert probe.accuracy < 0.75

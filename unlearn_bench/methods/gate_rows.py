@@ -76,6 +76,7 @@ def operate(
     shift_rows(gates, rows, alpha * direction)
     after = cosines(gates, direction)
     return {
+        "probe_layer": probe.layer,
         "probe_accuracy": probe.accuracy,
         "probe_trained_on": probe.trained_on,
         "probe_held_out": probe.held_out,

@@ -23,11 +23,11 @@ from unlearn_bench.registry import method
 def model_surgery(
     context: EditContext,
     *,
-    alpha: Annotated[float, Field(allow_inf_nan=False)] = 4.0,
+    alpha: Annotated[float, Field(allow_inf_nan=False)] = 10.0,
     fraction: Annotated[float, Field(gt=0, le=1)] = 0.0465,
-    layer: int = -1,
+    layer: int | None = None,
     after_final_norm: bool = True,
-    comments: Annotated[int, Field(ge=10)] = 300,
+    comments: Annotated[int, Field(ge=10)] = 250,
     probe_epochs: Annotated[int, Field(ge=1)] = 100,
     probe_lr: Annotated[float, Field(gt=0)] = 1e-4,
 ) -> dict[str, Any]:
@@ -37,9 +37,11 @@ def model_surgery(
     of all gate projections together the K = round(fraction·L·d_ff) with the most negative cosine
     to W[1] are edited. −α is the opposite behaviour.
 
-    comments: of each kind. alpha: the paper's 1.08 is for LLaMA2-7B; on SmolLM2-135M, whose gate
-    rows are five times as long as W[1], it changes nothing, and the default of 4 takes the mean
-    toxicity from 0.29 to 0.13 for 12 % more perplexity (docs/design/edits.md).
+    comments: of each kind. layer: whose output the probe reads, counted from 0, or from the end if
+    negative; None is the middle one, where the chosen rows lower the toxicity more than random ones
+    do, which a probe of the last layer (the paper's: −1) does not show on SmolLM2-135M. alpha: the
+    paper's 1.08 is for LLaMA2-7B; on SmolLM2-135M, whose gate rows are five times as long as W[1],
+    it changes nothing. For both: docs/design/edits.md.
     Source: sections 3.1 to 3.3; K = 16,384 of 352,256 rows for LLaMA2-7B.
     """
     gates = gate_weights(context.model)

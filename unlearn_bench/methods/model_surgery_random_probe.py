@@ -25,11 +25,11 @@ from unlearn_bench.registry import method
 def model_surgery_random_probe(
     context: EditContext,
     *,
-    alpha: Annotated[float, Field(allow_inf_nan=False)] = 4.0,
+    alpha: Annotated[float, Field(allow_inf_nan=False)] = 10.0,
     fraction: Annotated[float, Field(gt=0, le=1)] = 0.0465,
-    layer: int = -1,
+    layer: int | None = None,
     after_final_norm: bool = True,
-    comments: Annotated[int, Field(ge=10)] = 300,
+    comments: Annotated[int, Field(ge=10)] = 250,
     probe_epochs: Annotated[int, Field(ge=1)] = 100,
     probe_lr: Annotated[float, Field(gt=0)] = 1e-4,
 ) -> dict[str, Any]:

@@ -6,7 +6,7 @@ Source: Wang et al. 2024, arXiv:2407.08770. N texts, d hidden size.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -26,13 +26,15 @@ BATCH = 16
 
 @dataclass(frozen=True)
 class ProbeOptions:
-    """How the probe is trained. comments: at most so many of each kind. layer: counted from 0, or
-    from the end if negative. after_final_norm: read the last layer behind the model's last norm,
+    """How the probe is trained.
+
+    comments: at most so many of each kind. layer: counted from 0, or from the end if negative; None
+    is the middle one, L // 2. after_final_norm: read the last layer behind the model's last norm,
     as the released code does.
     """
 
     comments: int
-    layer: int
+    layer: int | None
     after_final_norm: bool
     epochs: int
     learning_rate: float
@@ -42,7 +44,8 @@ class ProbeOptions:
 class Probe:
     """softmax(W·x̄ + b) over (clean, toxic). weight: (2, d) float32; row 1 means toxic.
 
-    accuracy: on the held-out tenth; NaN when nothing could be held out.
+    layer: whose output it read, from 0. accuracy: on the held-out tenth; NaN when nothing could be
+    held out.
     """
 
     weight: Tensor
@@ -50,6 +53,7 @@ class Probe:
     accuracy: float
     trained_on: int
     held_out: int
+    layer: int
 
     @property
     def toxic(self) -> Tensor:
@@ -71,9 +75,19 @@ def fit_probe(context: EditContext, options: ProbeOptions) -> Probe:
             "the probe needs toxic and clean comments, and there are none of one kind",
             next_step="name a folder that has toxic_comments/ with --data",
         )
-    features = mean_hidden_states(context, [*clean, *toxic], options)
+    layer = choose_layer(options.layer, len(decoder_layers(context.model)))
+    features = mean_hidden_states(context, [*clean, *toxic], replace(options, layer=layer))
     labels = torch.tensor([0] * len(clean) + [1] * len(toxic))
-    return train_probe(features, labels, options, seed=context.seed)
+    return train_probe(features, labels, options, layer=layer, seed=context.seed)
+
+
+def choose_layer(layer: int | None, count: int) -> int:
+    """`layer` counted from 0. Raises UsageError for one that the model does not have."""
+    if layer is None:
+        return count // 2
+    if not -count <= layer < count:
+        raise UsageError(f"layer {layer} of a model with {count} layers")
+    return layer % count
 
 
 @torch.no_grad()
@@ -84,11 +98,9 @@ def mean_hidden_states(context: EditContext, texts: Sequence[str], options: Prob
     under causal attention no real token sees the padding on its right.
     """
     model, layers = context.model, decoder_layers(context.model)
-    last = options.layer in (-1, len(layers) - 1)
-    if not -len(layers) <= options.layer < len(layers):
-        raise UsageError(f"layer {options.layer} of a model with {len(layers)} layers")
+    layer = choose_layer(options.layer, len(layers))
     kept: list[Tensor] = []
-    hook = layers[options.layer].register_forward_hook(
+    hook = layers[layer].register_forward_hook(
         lambda module, inputs, output: kept.append(
             output[0] if isinstance(output, tuple) else output
         )
@@ -102,7 +114,7 @@ def mean_hidden_states(context: EditContext, texts: Sequence[str], options: Prob
             ids, real = pad_right([encoded[row] for row in rows], pad)
             output = model.base_model(input_ids=ids.to(device), use_cache=False)
             hidden = kept.pop()
-            if last and options.after_final_norm:
+            if layer == len(layers) - 1 and options.after_final_norm:
                 hidden = output.last_hidden_state
             means[rows] = pool(hidden.float().cpu(), real)
             context.progress("reading comments", done := done + len(rows), len(texts))
@@ -123,12 +135,14 @@ def pool(hidden: Tensor, real: Tensor) -> Tensor:
     return hidden.mul(weights).sum(1) / weights.sum(1)
 
 
-def train_probe(features: Tensor, labels: Tensor, options: ProbeOptions, *, seed: int) -> Probe:
+def train_probe(
+    features: Tensor, labels: Tensor, options: ProbeOptions, *, layer: int, seed: int
+) -> Probe:
     """Minimise the cross-entropy of softmax(W·x̄ + b) with Adam, batches of 16, on nine tenths.
 
-    features: (N, d). labels: (N,) int64, 1 = toxic. W and b start at zero: the problem is convex,
-    and W[1] is then all learned direction; nn.Linear's random start has norm 0.58 at any d, as
-    much as 600 comments teach, and never leaves the part common to both rows.
+    features: (N, d), of `layer`. labels: (N,) int64, 1 = toxic. W and b start at zero: the problem
+    is convex, and W[1] is then all learned direction; nn.Linear's random start has norm 0.58 at any
+    d, as much as 600 comments teach, and never leaves the part common to both rows.
     """
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(labels), generator=generator)
@@ -146,4 +160,4 @@ def train_probe(features: Tensor, labels: Tensor, options: ProbeOptions, *, seed
     with torch.no_grad():
         found = linear(features[held_out], weight, bias).argmax(-1)
         accuracy = float((found == labels[held_out]).float().mean())
-    return Probe(weight.detach(), bias.detach(), accuracy, len(train), len(held_out))
+    return Probe(weight.detach(), bias.detach(), accuracy, len(train), len(held_out), layer)
