@@ -7,6 +7,7 @@ and ends every child process; a full disk ends the run with all finished records
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import shutil
 import signal
@@ -159,7 +160,7 @@ class _Run:
         finally:
             if not self.plan.keep_checkpoints:
                 shutil.rmtree(work.folder / CHECKPOINT, ignore_errors=True)
-            gc.collect()
+            return_memory()
 
     def _record(self, work: _Work, status: store.CellStatus, reason: str) -> CellResult:
         record = replace(
@@ -182,6 +183,7 @@ class _Run:
         )
         with self._step(work, "edit") as tick:
             report = steps.edit(cell, checkpoint, tick)
+        return_memory()
         account = report.__dict__ | {
             "parameters_touched": report.parameters_touched,
             "delta_norm": report.delta_norm,
@@ -236,6 +238,17 @@ class _Run:
             if self.steps is not None:
                 self.steps.close()
             end_children()
+
+
+def return_memory() -> None:
+    """Give freed memory back to the system.
+
+    glibc keeps what the many tensors of an edit leave behind, and the next edit's peak would come
+    on top of it. Other C libraries return memory by themselves, or cannot.
+    """
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def end_children() -> None:
