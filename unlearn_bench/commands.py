@@ -59,7 +59,7 @@ def exit_code(results: Sequence[CellResult]) -> int:
 
 def print_plan(plan: Plan, console: Console) -> None:
     """The cells with what each is expected to cost. Nothing has run."""
-    from unlearn_bench.runs.estimate import estimate_cells
+    from unlearn_bench.runs.estimate import estimate_cells, estimate_preparation
 
     say = console.print
     say(f"model   {plan.model.label}", markup=False, highlight=False)
@@ -88,9 +88,10 @@ def print_plan(plan: Plan, console: Console) -> None:
         )
     for note in plan.notes:
         say(f"note    {note}", markup=False, highlight=False, soft_wrap=True)
+    first = estimate_preparation(plan)
     say(
         f"total   {len(plan.cells)} cells, about {total / 60:.0f} min, estimated; finished cells "
-        "are not run again; preparing the target and the exact model comes on top the first time",
+        f"are not run again; preparing the models takes about {first / 60:.0f} min more, once",
         highlight=False,
         soft_wrap=True,
     )

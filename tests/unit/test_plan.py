@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import run_doubles
 
 from unlearn_bench.config import RunConfig, load_config
+from unlearn_bench.data.fur import load_fur
 from unlearn_bench.errors import DiskFullError, UnknownNameError, UsageError
-from unlearn_bench.registry import Card
+from unlearn_bench.registry import Card, list_cards
 from unlearn_bench.runs import estimate, plan, store
 
 METHOD = '''
@@ -260,3 +263,22 @@ def test_measured_seconds_come_from_the_newest_good_record(tmp_path: Path) -> No
     broken.mkdir()
     (broken / "record.json").write_text("{")
     assert estimate.measured_seconds(tmp_path) == {("npo", "quick"): {"edit": 7.0}}
+
+
+def test_preparation_is_estimated_for_the_models_that_will_be_trained(tmp_path: Path) -> None:
+    fur = load_fur()
+    cards = list_cards("method")
+    both, target = (
+        run_doubles.plan(
+            tmp_path, fur=fur, parameters=134.5e6, cards={name: cards[name] for name in names}
+        )
+        for names in (["noop", "exact_unlearning"], ["noop"])
+    )
+    texts = len(fur.target_training())
+    exact = len(fur.exact_training())
+    seconds = estimate.estimate_preparation(target, CPU)
+    assert seconds == pytest.approx(texts * estimate.PREPARE_SECONDS)
+    assert estimate.estimate_preparation(both, CPU) == pytest.approx(
+        seconds * (texts + exact) / texts
+    )
+    assert estimate.estimate_preparation(replace(both, own_target=True), CPU) == 0

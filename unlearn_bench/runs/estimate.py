@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unlearn_bench.runs.plan import Plan
+from unlearn_bench.runs.plan import Plan, needs_exact
 from unlearn_bench.runs.store import RECORD
 
 REFERENCE_PARAMETERS = 134.5e6
@@ -24,6 +24,7 @@ SCORE_RATE = 400.0  # tokens per second of likelihoods, shared prefixes counted 
 GENERATE_RATE = 400.0  # tokens per second, batched
 CUDA_FACTOR = 40.0  # one data-centre GPU against the two cores; the coarsest figure of all
 SAVE_AND_LOAD_SECONDS = 3.0
+PREPARE_SECONDS = 0.35  # per text that the target or the exact model is trained on, all passes
 EXAMPLE_TOKENS = 60  # one training example with its prompt
 CLOSED_FORM_TOKENS = 4_000  # what an edit without training reads to decide where to cut
 FIXED_BYTES = 1.4e9  # interpreter, torch, engine buffers
@@ -120,6 +121,20 @@ def estimate_memory(facts: Mapping[str, Any], parameters: float) -> float:
     if "reference" in facts.get("needs", ()):
         copies += 1.0
     return FIXED_BYTES + copies * 4 * parameters
+
+
+def estimate_preparation(plan: Plan, hardware: Hardware | None = None) -> float:
+    """Seconds to train the target and, where a method needs it, the exact model.
+
+    Once per machine: both are cached. 0 for a target of the user's own.
+    """
+    if plan.own_target or plan.fur is None:
+        return 0.0
+    texts = len(plan.fur.target_training())
+    if any(needs_exact(card) for card in plan.cards.values()):
+        texts += len(plan.fur.exact_training())
+    machine = hardware or this_machine()
+    return texts * PREPARE_SECONDS * plan.parameters / REFERENCE_PARAMETERS / machine.speed
 
 
 def measured_seconds(output: Path) -> dict[tuple[str, str], dict[str, float]]:
