@@ -27,7 +27,8 @@ SAVE_AND_LOAD_SECONDS = 3.0
 PREPARE_SECONDS = 0.35  # per text that the target or the exact model is trained on, all passes
 EXAMPLE_TOKENS = 60  # one training example with its prompt
 CLOSED_FORM_TOKENS = 4_000  # what an edit without training reads to decide where to cut
-FIXED_BYTES = 1.4e9  # interpreter, torch, engine buffers
+FIXED_BYTES = 3.7e9  # interpreter, libraries, the engine's cache
+ACTIVATION_COPIES = 4.6  # memory of a training step, in copies of the weights
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,8 @@ def estimate_edit(
     sets = [name for name in facts.get("needs", ()) if name in examples]
     steps = float(options.get("steps") or 0)
     if not steps and sets:
-        steps = epochs * max(examples[name] for name in sets) / batch
+        drawn = float(options.get("comments") or math.inf)  # of a set, where a method says so
+        steps = epochs * max(min(examples[name], drawn) for name in sets) / batch
     tokens = steps * batch * EXAMPLE_TOKENS * max(len(sets), 1)
     if facts.get("kind") == "edit":
         tokens = max(tokens, CLOSED_FORM_TOKENS) if facts.get("needs") else 0.0
@@ -114,10 +116,12 @@ def estimate_edit(
 
 
 def estimate_memory(facts: Mapping[str, Any], parameters: float) -> float:
-    """Peak bytes: fp32 weights, with training three more copies, a reference, and the engine's."""
-    copies = 2.0
-    if facts.get("kind") == "loss":
-        copies += 3.0  # gradients and AdamW's two moments
+    """Peak bytes of the edit: fp32 copies of the weights (the model, θ₀ to compare with, the
+    engine's), with training gradients, AdamW's moments and activations, and a reference.
+    """
+    copies = 3.0
+    if facts.get("kind") == "loss" or facts.get("training"):
+        copies += 3.0 + ACTIVATION_COPIES
     if "reference" in facts.get("needs", ()):
         copies += 1.0
     return FIXED_BYTES + copies * 4 * parameters
