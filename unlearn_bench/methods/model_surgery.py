@@ -38,10 +38,10 @@ def model_surgery(
     to W[1] are edited. −α is the opposite behaviour.
 
     comments: of each kind. layer: whose output the probe reads, counted from 0, or from the end if
-    negative; None is the middle one, where the chosen rows lowered the toxicity more than random
-    ones, which a probe of the last layer (the paper's: −1) did not show on SmolLM2-135M. alpha: the
+    negative; None is the middle one, where the chosen rows lower the toxicity more than random ones
+    do, which a probe of the last layer (the paper's: −1) does not show on SmolLM2-135M. alpha: the
     paper's 1.08 is for LLaMA2-7B; on SmolLM2-135M, whose gate rows are five times as long as W[1],
-    it changes nothing. Both were chosen on evaluation prompts: docs/design/edits.md.
+    it changes nothing. For both: docs/design/edits.md.
     Source: sections 3.1 to 3.3; K = 16,384 of 352,256 rows for LLaMA2-7B.
     """
     gates = gate_weights(context.model)

@@ -213,7 +213,9 @@ def _train_once(
         recipe.loss(),
         recipe.training(model.config.get_text_config().hidden_size),
         seed=seed,
-        reference=(lambda: load()[0]) if anchors else None,
+        reference=(lambda: load_model(base.folder, device=default_device())[0])
+        if anchors
+        else None,
         batch_sizes=recipe.batch_sizes(),
         progress=lambda _, done, total: progress(f"train the {name} model", done, total),
     )
