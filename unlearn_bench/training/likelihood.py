@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from unlearn_bench.training.batches import IGNORE, TokenBatch
+from unlearn_bench.training.vocabulary import token_divergences, token_log_probs
 
 SHORT_TOKENS = 256
 
@@ -76,8 +77,7 @@ def fastest_attention(model: Model, batch: TokenBatch) -> Iterator[None]:
 
 def answer_log_probs(model: Model, batch: TokenBatch) -> Tensor:
     """Log-probability of every answer token given all before it. Returns (N,) float32, in nats."""
-    logits = answer_logits(model, batch).float()
-    return -functional.cross_entropy(logits, answer_targets(batch), reduction="none")
+    return token_log_probs(answer_logits(model, batch), answer_targets(batch))
 
 
 def nll_sum(model: Model, batch: TokenBatch) -> Tensor:
@@ -97,9 +97,8 @@ def kl_to_reference(reference: Model, policy: Model, batch: TokenBatch) -> Tenso
     The gradient flows into the policy only. Zero, with zero gradient, where both agree.
     """
     with torch.no_grad():
-        expected = functional.log_softmax(answer_logits(reference, batch).float(), dim=-1)
-    found = functional.log_softmax(answer_logits(policy, batch).float(), dim=-1)
-    return functional.kl_div(found, expected, log_target=True, reduction="sum") / len(expected)
+        expected = answer_logits(reference, batch)
+    return token_divergences(expected, answer_logits(policy, batch)).mean()
 
 
 def soft_cross_entropy_everywhere(reference: Model, policy: Model, batch: TokenBatch) -> Tensor:
