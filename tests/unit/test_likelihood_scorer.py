@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from unlearn_bench.engine import likelihood
 from unlearn_bench.engine.likelihood import LikelihoodScorer, batch_rows
 from unlearn_bench.engine.token_tree import Request, Row, plan_groups
 
@@ -102,4 +101,3 @@ def test_batches_stay_within_the_budget_of_padded_nodes() -> None:
     batches = list(batch_rows(rows, budget=64))
     assert sorted(len(r.tokens) for b in batches for r in b) == [1, 5, 6, 7, 33, 60, 60]
     assert all(max(len(r.tokens) for r in b) * len(b) <= 64 for b in batches)
-    assert likelihood.BATCH_TOKENS >= 64
