@@ -109,7 +109,12 @@ def evaluate(
         typer.Option(help="auto, vllm or transformers. Auto takes vllm where it is installed."),
     ] = None,
     dtype: Annotated[
-        str | None, typer.Option(help="auto, float32, bfloat16 or float16, for evaluation.")
+        str | None,
+        typer.Option(
+            help="For evaluation: auto, mixed, float32, bfloat16 or float16. Mixed scores "
+            "likelihoods in float32 and generates in bfloat16. Auto is bfloat16 on CUDA; on CPU "
+            "it is mixed where vLLM runs and the CPU multiplies bfloat16, else float32."
+        ),
     ] = None,
     scorer: Annotated[
         str | None,

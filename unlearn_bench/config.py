@@ -38,7 +38,7 @@ PREFIX = "UNLEARN_BENCH_"
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 SEED_LIMIT = 2**32  # numpy and torch both take seeds below it
 
-Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Dtype = Literal["auto", "mixed", "float32", "bfloat16", "float16"]
 EngineName = Literal["auto", "vllm", "transformers"]
 Names = Annotated[tuple[str, ...], NoDecode]
 

@@ -33,9 +33,9 @@ def edited_folder(smollm_folder: Path, tmp_path_factory: pytest.TempPathFactory)
     return folder
 
 
-@pytest.fixture(scope="module")
-def engine() -> Iterator[Engine]:
-    opened = open_engine("vllm", "float32")
+@pytest.fixture(scope="module", params=["float32", "mixed"])
+def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+    opened = open_engine("vllm", request.param)
     yield opened
     opened.close()
 
@@ -61,7 +61,7 @@ def test_a_swap_changes_the_answers_and_swapping_back_restores_them(
     proof = loaded.load(edited_folder, fingerprint(edited_folder))
     assert proof.tensors_checked == proof.tensors_total
     after = greedy_texts(loaded)
-    model, tokenizer = load_model(edited_folder)
+    model, tokenizer = load_model(edited_folder, dtype=loaded.generate_dtype)
     for prompt_text, text in zip(
         ["The capital of France is", "Once upon a time, in a small village by the sea,"],
         after,
@@ -84,8 +84,10 @@ def test_a_reload_behind_our_back_is_noticed(loaded: Any, edited_folder: Path) -
 def test_one_changed_row_of_one_layer_is_noticed(loaded: Any) -> None:
     """Too little for any text to change, and still not the checkpoint."""
 
+    factor = 1.001 if loaded.generate_dtype == "float32" else 1.01  # bf16 has no 1.001
+
     def scale_one_norm(model: Any) -> None:
-        model.model.layers[17].input_layernorm.weight.data[3] *= 1.001
+        model.model.layers[17].input_layernorm.weight.data[3] *= factor
 
     loaded._llm.apply_model(scale_one_norm)
     with pytest.raises(WeightSwapError, match=r"layers\.17\.input_layernorm"):
@@ -105,7 +107,7 @@ def test_trap_2_the_stale_prefix_cache_is_noticed(
 ) -> None:
     """Tensors are all right then: only the canaries, longer than a cache block, can tell."""
     monkeypatch.setattr(loaded._llm, "reset_prefix_cache", lambda: True)
-    with pytest.raises(WeightSwapError, match="canary"):
+    with pytest.raises(WeightSwapError, match="from the cache of the model before"):
         loaded.load(edited_folder, fingerprint(edited_folder))
 
 

@@ -17,9 +17,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from unlearn_bench.engine.likelihood import Likelihood, LikelihoodScorer
 from unlearn_bench.engine.token_tree import Request
-from unlearn_bench.errors import MissingDependencyError, WeightSwapError
+from unlearn_bench.errors import MissingDependencyError, UsageError, WeightSwapError
 from unlearn_bench.models.fingerprint import fingerprint
 from unlearn_bench.models.load import load_model
+from unlearn_bench.training.precision import default_device, supports_bf16
 
 Progress = Callable[[int, int], None]
 
@@ -47,7 +48,7 @@ class LoadProof:
 
     fingerprint: of the files, as given by the edit. memory_sha256: of the scoring model's tensors.
     tensors_checked of tensors_total: the generating model's tensors that were compared with the
-    checkpoint. canary_gap: largest difference, in nats per token, between the engine's own
+    checkpoint. canary_gap: mean difference, in nats per token, between the engine's own
     log-probabilities of greedy canary texts and the scoring model's.
     """
 
@@ -60,12 +61,18 @@ class LoadProof:
 
 
 class Engine(ABC):
-    """One engine serves a whole run; between models only the weights change."""
+    """One engine serves a whole run; between models only the weights change.
+
+    dtype: of weights and activations, or "mixed": float32 for likelihoods, whose close choices
+    bfloat16 would flip, and bfloat16 for texts, which take half the time then.
+    """
 
     name: str
 
     def __init__(self, dtype: str, device: str) -> None:
         self.dtype, self.device = dtype, device
+        self.score_dtype = "float32" if dtype == "mixed" else dtype
+        self.generate_dtype = "bfloat16" if dtype == "mixed" else dtype
         self.checkpoint: Path | None = None
         self._parts: tuple[PreTrainedModel, PreTrainedTokenizerBase] | None = None
         self._scorer: LikelihoodScorer | None = None
@@ -96,7 +103,7 @@ class Engine(ABC):
                 where=str(checkpoint),
                 next_step="run the command again: the cell will be computed afresh",
             )
-        model, tokenizer = load_model(checkpoint, dtype=self.dtype, device=self.device)
+        model, tokenizer = load_model(checkpoint, dtype=self.score_dtype, device=self.device)
         self._parts = (model, tokenizer)
         self._scorer = LikelihoodScorer(model, tree=self._tree)
         self._tree = self._scorer.tree
@@ -210,20 +217,32 @@ def vllm_obstacle() -> str:
     return ""
 
 
-def resolve_dtype(name: str) -> str:
-    """`auto` is float32 on CPU, where likelihoods must match the reference, bfloat16 on CUDA."""
+def resolve_dtype(name: str, engine: str) -> str:
+    """`auto` is bfloat16 on CUDA. On CPU, where likelihoods are to match the reference's, it is
+    mixed where vLLM generates and the hardware multiplies bfloat16, and float32 otherwise.
+
+    Raises UsageError for mixed with transformers, whose one model both scores and generates.
+    """
+    if name == "mixed" and engine == "transformers":
+        raise UsageError(
+            "--dtype mixed needs two models, and --engine transformers has one",
+            next_step="choose float32 or bfloat16, or the vllm engine",
+        )
     if name != "auto":
         return name
-    return "bfloat16" if torch.cuda.is_available() else "float32"
+    device = torch.device(default_device())
+    if device.type == "cuda":
+        return "bfloat16"
+    return "mixed" if engine == "vllm" and supports_bf16(device) else "float32"
 
 
 def open_engine(name: str = "auto", dtype: str = "auto") -> Engine:
     """A fresh engine, holding nothing yet."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    if resolve_engine(name) == "vllm":
+    chosen, device = resolve_engine(name), default_device()
+    if chosen == "vllm":
         from unlearn_bench.engine.vllm_engine import VllmEngine
 
-        return VllmEngine(resolve_dtype(dtype), device)
+        return VllmEngine(resolve_dtype(dtype, chosen), device)
     from unlearn_bench.engine.transformers_engine import TransformersEngine
 
-    return TransformersEngine(resolve_dtype(dtype), device)
+    return TransformersEngine(resolve_dtype(dtype, chosen), device)

@@ -87,7 +87,8 @@ def resolve_plan(config: RunConfig, reporter: Reporter) -> Plan:
     suite = choose_suite(config, list_protocols())
     check_settings(config.set, cards)
     scorer_cards = _scorer_candidates(config.scorer)
-    engine, dtype = resolve_engine(config.engine), resolve_dtype(config.dtype)
+    engine = resolve_engine(config.engine)
+    dtype = resolve_dtype(config.dtype, engine)
     options = {
         name: resolve_options(card, config.set.get(name, {})) for name, card in cards.items()
     }
