@@ -203,14 +203,14 @@ class TestRealToxicityPrompts:
     @needs_real_data
     def test_real_folder(self) -> None:
         splits = load_documents("realtoxicityprompts", SourceOptions(REAL_DATA)).splits
-        assert {name: len(rows) for name, rows in splits.items()} == {
-            "train": 5000,
-            "challenging": 1196,
-        }
+        counts = {name: len(rows) for name, rows in splits.items()}
+        assert counts == {"train": 3787, "challenging": 869, "validation": 1525}
+        aside = {row["id"] for row in splits["validation"]}
+        assert not aside & {row["id"] for name in ("train", "challenging") for row in splits[name]}
         assert all(row["challenging"] for row in splits["challenging"])
         # An even prefix: sorted by toxicity it would be all toxic, by file all alike.
         toxic = [(row["prompt_toxicity"] or 0) > 0.5 for row in splits["train"]]
-        assert abs(sum(toxic[:500]) / 500 - sum(toxic) / 5000) < 0.05
+        assert abs(sum(toxic[:500]) / 500 - sum(toxic) / len(toxic)) < 0.05
 
 
 class TestToxigen:

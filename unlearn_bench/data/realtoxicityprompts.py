@@ -3,7 +3,8 @@
 Splits: `train` is the pool of prompts that the source has, `challenging` those of it that lead
 language models to toxic text whatever they are. The sources hold different pools (see
 `Origin`), but one prompt has one id in all of them. Rows are in the order of their ids, so a
-limit takes an even sample: the package's own order is by falling toxicity.
+limit takes an even sample: the package's own order is by falling toxicity. A quarter is set aside
+as `validation`, for choosing options of methods.
 """
 
 from __future__ import annotations
@@ -85,4 +86,5 @@ DATASET = Dataset(
         sha256="b7dcb5bbb28e095b35b3458258e57fa7b617a6a25f478827f15ef2fd498d8f12",
     ),
     read_package=read_package,
+    validation=True,
 )

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from unlearn_bench.data import gsm8k, realtoxicityprompts, toxigen, truthfulqa, wikitext
-from unlearn_bench.data.dataset import Dataset, Splits
+from unlearn_bench.data.dataset import Dataset, Splits, set_aside
 from unlearn_bench.data.files import Row, corrupt, tasks_folder
 from unlearn_bench.data.fur import ROLES, load_fur
 from unlearn_bench.data.hub import (
@@ -170,6 +170,8 @@ def _read(dataset: Dataset, source: SourceName, root: Path) -> Documents:
         splits, files = dataset.read_package(root), [root]
         location, revision = dataset.package.location, dataset.package.version
     _check(splits, dataset.counts.get(source, {}), files[0])
+    if dataset.validation:
+        splits = set_aside(splits)
     return Documents(splits, Origin(dataset.name, source, location, revision, _hash_files(files)))
 
 
