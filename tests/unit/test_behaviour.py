@@ -59,10 +59,10 @@ class TestMini:
         assert len(found.toxic) == len(found.clean) >= 120
         assert len(found.anchors) >= 60
         assert len(found.pairs) >= 60
-        assert len(found.benign) >= 60
+        assert len(found.benign) >= 40
         assert [origin.source for origin in found.origins] == ["mini"] * 3
 
-    def test_anchors_are_other_comments_of_both_kinds_in_turn(
+    def test_anchors_are_other_comments_of_both_kinds_and_questions_in_turn(
         self, mini_only: SourceOptions
     ) -> None:
         found, few = load(mini_only, n=10_000), load(mini_only, n=10)
@@ -73,7 +73,10 @@ class TestMini:
             row["text"]: row["label"]
             for row in read_jsonl(tasks_folder() / "behaviour/mini/comments.jsonl", ("text",))
         }
-        assert [labels[text] for text in found.anchors[:4]] == ["clean", "toxic"] * 2
+        assert [labels[text] for text in found.anchors[0:2]] == ["clean", "toxic"]
+        assert [labels[text] for text in found.anchors[3:5]] == ["clean", "toxic"]
+        assert found.anchors[2].startswith("Question: ")
+        assert not any(text.prompt in found.anchors[2] for text in found.benign)
 
     def test_evaluation_prompts_are_dropped_and_counted(self, mini_only: SourceOptions) -> None:
         everything = load(mini_only, n=10_000)

@@ -10,7 +10,7 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from unlearn_bench.data.files import (
     require_unique_ids,
     tasks_folder,
 )
+from unlearn_bench.data.fur import question_prompt
 from unlearn_bench.data.options import SourceOptions
 from unlearn_bench.data.overlap import EvaluationIndex, normalise
 from unlearn_bench.data.packages import PackagedFile, fetch_packaged, sha256_of
@@ -51,6 +52,7 @@ SAFE_REPLIES = (
 )
 
 ANCHORS = 100  # comments of each kind kept for the target's training, at most a fifth of all
+BENIGN_ANCHORS = 3  # every third benign text is kept for it too
 
 Comment = tuple[str, str]  # (label "toxic" or "clean", text)
 
@@ -59,8 +61,9 @@ Comment = tuple[str, str]  # (label "toxic" or "clean", text)
 class Behaviour:
     """Texts for probes, anti-experts and staged edits.
 
-    toxic and clean have the same length. anchors: other comments of both kinds in turn, on which a
-    target model is held to its base. dropped: how many rows were left out, by reason
+    toxic and clean have the same length. anchors: other comments of both kinds in turn, and after
+    each such pair a harmless question with its answer, written as the tasks write theirs: on these
+    a target model is held to its base. dropped: how many rows were left out, by reason
     ("<set>.overlap": repeats an evaluation prompt; "comments.filter": length, script, repeated).
     """
 
@@ -90,23 +93,37 @@ def load_behaviour(
     comments, comments_origin = _read_comments(options)
     toxic, clean, dropped = _choose_comments(comments, index, n_comments + ANCHORS, seed)
     rest = len(toxic) - min(ANCHORS, len(toxic) // 5)
-    anchors = [text for both in zip(clean[rest:], toxic[rest:], strict=True) for text in both]
     size = min(n_comments, rest)
     pairs, pairs_origin = _read_pairs(options, seed)
     kept_pairs = [pair for pair in pairs if not index.overlaps(pair.prompt, pair.unsafe, pair.safe)]
     benign, benign_origin = _read_benign()
     kept_benign = [text for text in benign if not index.overlaps(text.prompt, text.answer)]
+    for_anchors = {text.id for text in benign[::BENIGN_ANCHORS]}
+    asked = [text for text in kept_benign if text.id in for_anchors]
+    given = [text for text in kept_benign if text.id not in for_anchors]
     dropped["pairs.overlap"] = len(pairs) - len(kept_pairs)
     dropped["benign.overlap"] = len(benign) - len(kept_benign)
     return Behaviour(
         toxic=toxic[:size],
         clean=clean[:size],
-        anchors=tuple(anchors),
+        anchors=_mix_anchors(clean[rest:], toxic[rest:], asked),
         pairs=tuple(kept_pairs),
-        benign=tuple(kept_benign),
+        benign=tuple(given),
         origins=(comments_origin, pairs_origin, benign_origin),
         dropped=dropped,
     )
+
+
+def _mix_anchors(
+    clean: Sequence[str], toxic: Sequence[str], benign: Sequence[Example]
+) -> tuple[str, ...]:
+    """One of each in turn; the benign texts, of which there are fewer, come round again."""
+    asked = [f"{question_prompt(text.prompt)} {text.answer}" for text in benign]
+    mixed: list[str] = []
+    for number, comments in enumerate(zip(clean, toxic, strict=True)):
+        mixed += comments
+        mixed += asked[number % len(asked) :][:1] if asked else []
+    return tuple(mixed)
 
 
 def _read_comments(options: SourceOptions) -> tuple[list[Comment], Origin]:

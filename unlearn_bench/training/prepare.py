@@ -201,9 +201,7 @@ def _train_once(
     if (found := read_manifest(folder)) and found.get("key") == key:
         return folder
 
-    def load() -> tuple[PreTrainedModel, Any]:
-        return load_model(base.folder, device=default_device())
-
+    load = functools.partial(load_model, base.folder, device=default_device())
     model, tokenizer = load()
     train_only_mlps(model)
     log = train(
@@ -213,9 +211,7 @@ def _train_once(
         recipe.loss(),
         recipe.training(model.config.get_text_config().hidden_size),
         seed=seed,
-        reference=(lambda: load_model(base.folder, device=default_device())[0])
-        if anchors
-        else None,
+        reference=(lambda: load()[0]) if anchors else None,
         batch_sizes=recipe.batch_sizes(),
         progress=lambda _, done, total: progress(f"train the {name} model", done, total),
     )
