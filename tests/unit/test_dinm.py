@@ -71,7 +71,7 @@ def test_states_are_layer_outputs_before_the_final_norm(
     context: EditContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Mean over the response's tokens and the end token only, against transformers' own states."""
-    monkeypatch.setattr("unlearn_bench.methods.pair_editing.supports_bf16", lambda device: False)
+    monkeypatch.setattr("unlearn_bench.training.precision.supports_bf16", lambda device: False)
     examples = responses(PAIRS, "safe")
     found = response_states(context, examples)
     assert found.shape == (2, 3, 32)

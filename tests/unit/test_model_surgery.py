@@ -133,7 +133,7 @@ def test_mean_hidden_states_do_not_depend_on_padding(
     context: EditContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In fp32, a text gives the same x̄ alone and beside a text three times as long."""
-    monkeypatch.setattr("unlearn_bench.methods.toxicity_probe.supports_bf16", lambda device: False)
+    monkeypatch.setattr("unlearn_bench.training.precision.supports_bf16", lambda device: False)
     texts = ["You are kind.", "You are a kind person and a good friend, and everybody knows."]
     together = mean_hidden_states(context, texts, OPTIONS)
     alone = torch.cat([mean_hidden_states(context, [text], OPTIONS) for text in texts])
@@ -151,7 +151,7 @@ def test_layer_and_norm_are_the_ones_asked_for(
     index: int,
 ) -> None:
     """transformers' hidden_states[i + 1] is layer i's output; its last entry is behind the norm."""
-    monkeypatch.setattr("unlearn_bench.methods.toxicity_probe.supports_bf16", lambda device: False)
+    monkeypatch.setattr("unlearn_bench.training.precision.supports_bf16", lambda device: False)
     text = "The people are lovely."
     ids = torch.tensor([context.tokenizer(text)["input_ids"]])
     expected = context.model(ids, output_hidden_states=True).hidden_states[index].mean(1)

@@ -26,8 +26,9 @@ from unlearn_bench.training.batches import (
     pad_id_of,
 )
 from unlearn_bench.training.likelihood import Model, kl_to_reference, nll_mean, nll_sum
-from unlearn_bench.training.loop import TrainLog, supports_bf16, train
+from unlearn_bench.training.loop import TrainLog, train
 from unlearn_bench.training.options import Training
+from unlearn_bench.training.precision import autocast
 
 Side = Literal["safe", "unsafe"]
 Scope = Literal["persistent", "per_instance"]
@@ -72,7 +73,7 @@ def response_states(context: EditContext, examples: Sequence[Example]) -> Tensor
     hooks = [layer.register_forward_hook(pool) for layer in decoder_layers(context.model)]
     device = context.model.device
     try:
-        with torch.autocast(device.type, torch.bfloat16, enabled=supports_bf16(device)):
+        with autocast(device):
             for batch in read_batches(context, examples):
                 answer = (batch.labels != IGNORE).float()
                 weights = (answer / answer.sum(1, keepdim=True))[..., None]  # (B, T, 1)

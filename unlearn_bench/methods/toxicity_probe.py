@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear
 
 from unlearn_bench.errors import MissingDataError, UsageError
@@ -17,7 +18,10 @@ from unlearn_bench.methods.contract import EditContext
 from unlearn_bench.methods.sampling import draw
 from unlearn_bench.models.layers import decoder_layers
 from unlearn_bench.training.batches import batches_by_length, pad_id_of
-from unlearn_bench.training.loop import supports_bf16
+from unlearn_bench.training.precision import autocast
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 MAX_TOKENS = 100
 HELD_OUT = 0.1
@@ -99,26 +103,42 @@ def mean_hidden_states(context: EditContext, texts: Sequence[str], options: Prob
     """
     model, layers = context.model, decoder_layers(context.model)
     layer = choose_layer(options.layer, len(layers))
-    kept: list[Tensor] = []
-    hook = layers[layer].register_forward_hook(
-        lambda module, inputs, output: kept.append(
-            output[0] if isinstance(output, tuple) else output
-        )
-    )
+    normed = layer == len(layers) - 1 and options.after_final_norm
     encoded = context.tokenizer(list(texts), truncation=True, max_length=MAX_TOKENS)["input_ids"]
     means = torch.empty(len(texts), model.config.get_text_config().hidden_size)
     pad, done = pad_id_of(context.tokenizer), 0
     device = model.device
-    with hook, torch.autocast(device.type, torch.bfloat16, enabled=supports_bf16(device)):
+    with autocast(device):
         for rows in batches_by_length([len(tokens) for tokens in encoded]):
             ids, real = pad_right([encoded[row] for row in rows], pad)
-            output = model.base_model(input_ids=ids.to(device), use_cache=False)
-            hidden = kept.pop()
-            if layer == len(layers) - 1 and options.after_final_norm:
-                hidden = output.last_hidden_state
+            if normed:
+                hidden = model.base_model(
+                    input_ids=ids.to(device), use_cache=False
+                ).last_hidden_state
+            else:
+                hidden = _read_layer(model, layers[layer], ids.to(device))
             means[rows] = pool(hidden.float().cpu(), real)
             context.progress("reading comments", done := done + len(rows), len(texts))
     return means
+
+
+class _Reached(Exception):  # noqa: N818  # no error: the layer to be read has been
+    """Ends a forward pass; carries the hidden states."""
+
+
+def _read_layer(model: PreTrainedModel, layer: nn.Module, ids: Tensor) -> Tensor:
+    """The layer's output for ids (B, T). Returns (B, T, d). No layer above it is computed."""
+
+    def leave(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        raise _Reached(output[0] if isinstance(output, tuple) else output)
+
+    with layer.register_forward_hook(leave):
+        try:
+            model.base_model(input_ids=ids, use_cache=False)
+        except _Reached as reached:
+            hidden: Tensor = reached.args[0]
+            return hidden
+    raise UsageError("the model's forward pass does not call its own layers")
 
 
 def pad_right(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:

@@ -24,7 +24,7 @@ from unlearn_bench.schema import Example
 from unlearn_bench.training.batches import SetBatches, read_set
 from unlearn_bench.training.likelihood import Model
 from unlearn_bench.training.options import Training
-from unlearn_bench.training.precision import supports_bf16 as supports_bf16
+from unlearn_bench.training.precision import supports_bf16
 from unlearn_bench.training.reference import adapted, guarded
 
 if TYPE_CHECKING:
