@@ -26,12 +26,17 @@ SETS = tuple(field.name for field in fields(EditData) if field.name != "origins"
 
 
 def edit_model(
-    card: Card, context: EditContext, options: Mapping[str, Any] | None = None
+    card: Card,
+    context: EditContext,
+    options: Mapping[str, Any] | None = None,
+    *,
+    before: Mapping[str, Tensor] | None = None,
 ) -> EditReport:
     """Let the method change `context.model` in place; returns what it did and what it cost.
 
-    options: those that differ from the defaults, or all of them as resolved. Whatever the method's
-    `targets` do not name must be bit-identical afterwards. Raises UsageError or UnknownNameError
+    options: those that differ from the defaults, or all of them as resolved. before: θ₀ by
+    parameter name, see `Account`. Whatever the method's `targets` do not name must be bit-identical
+    afterwards. Raises UsageError or UnknownNameError
     for wrong options or needs, MissingDataError for a set that is not there, DivergedError when
     training did, UnlearnBenchError when the method left its targets or a weight that is not finite.
     """
@@ -40,7 +45,7 @@ def edit_model(
     function = load_function(card)
     needs = tuple(card.facts.get("needs", ()))
     check_needs(card, needs, context)
-    account = Account(context.model)
+    account = Account(context.model, before)
     context = replace(context, reference=_watched(context.reference, account))
     with account:
         if card.facts.get("kind") == "loss":

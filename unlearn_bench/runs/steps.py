@@ -85,7 +85,9 @@ class ModelSteps:
         )
         card = self.plan.cards[cell.method]
         retrained = self._prepared.exact() if self._prepared and needs_exact(card) else None
-        report = edit_model(card, context, dict(cell.options))
+        # On CPU a loaded model is its file, mapped: what nobody reads before the end costs nothing.
+        before = dict(load_model(target)[0].named_parameters())
+        report = edit_model(card, context, dict(cell.options), before=before)
         save_model(context.model, tokenizer, checkpoint, source=target)
         self._saved = fingerprint(checkpoint)
         return _with_training_cost(report, retrained) if retrained else report
