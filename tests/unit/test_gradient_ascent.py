@@ -127,7 +127,7 @@ def test_overlap_by_hand() -> None:
 
 
 def test_cuts() -> None:
-    assert choose_cuts(4, 10) == [4, 7, 10]
+    assert choose_cuts(4, 10) == [4, 10]
     assert choose_cuts(4, 4) == [4]
     assert choose_cuts(4, 3) == []
 
@@ -155,9 +155,9 @@ class Successor(nn.Module):
 def test_accuracy_and_extraction_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """Text a: prompt 3, answer 4 5 6 7: all right; every continuation right. Text b: prompt 3,
     answer 9 0 5 6. The model says 4 after 3, 0 after 9, 1 after 0 and 6 after 5: accuracy 2/4.
-    Cuts of b leave at least a bigram: after 3 it says 4 5 6 7, bigrams 45 56 67, true 90 05 56:
-    1/3; after 3 9: 0 1 2, true 05 56: 0; after 3 9 0: 1 2, true 56: 0. EL(b) = 1/9.
-    Accuracy (1 + 1/2)/2 = 3/4; EL (1 + 1/9)/2 = 5/9.
+    The longest cut of b leaves a bigram: after 3 it says 4 5 6 7, bigrams 45 56 67, true 90 05 56:
+    1/3; after 3 9 0: 1 2, true 56: 0. EL(b) = 1/6.
+    Accuracy (1 + 1/2)/2 = 3/4; EL (1 + 1/6)/2 = 7/12.
     """
     from unlearn_bench.training import memorization
     from unlearn_bench.training.batches import Encoded
@@ -167,7 +167,7 @@ def test_accuracy_and_extraction_by_hand(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(memorization, "pad_id_of", lambda tokenizer: 0)
     found = measure_memorization(Successor(), None, FORGET, count=2, ngram=2, seed=0)  # type: ignore[arg-type]
     assert found.accuracy == pytest.approx(3 / 4)
-    assert found.extraction_likelihood == pytest.approx(5 / 9)
+    assert found.extraction_likelihood == pytest.approx(7 / 12)
 
 
 def test_continuation_does_not_depend_on_its_neighbours(
