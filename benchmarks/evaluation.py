@@ -10,8 +10,8 @@ definitions, in float32 (`--dtype mixed`: ours as it runs by default, generating
 * vllm: lm-eval's own vLLM model, freshly started (`lm_eval --model vllm`).
 
 Prints seconds and the ratio peer / ours. Our proofs that the weights are the checkpoint's, one
-before the items and one after those of each row, count as loading. Ratios hold across machines; seconds do
-not.
+before the items and one after those of each row, count as loading. Ratios hold across machines;
+seconds do not.
 """
 
 from __future__ import annotations
