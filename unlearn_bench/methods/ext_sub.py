@@ -28,7 +28,7 @@ def ext_sub(
     rank: Annotated[int, Field(ge=1)] = 16,
     lora_alpha: Annotated[float, Field(gt=0)] = 32.0,
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05,
-    lr: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 2e-3,
+    lr: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 4e-3,
     epochs: Annotated[int, Field(ge=0)] = 2,
     batch_size: Annotated[int, Field(ge=1)] = 8,
     comments: Annotated[int, Field(ge=1)] = 48,

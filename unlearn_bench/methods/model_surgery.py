@@ -41,7 +41,7 @@ def model_surgery(
     negative; None is the middle one, where the chosen rows lower the toxicity more than random ones
     do, which a probe of the last layer (the paper's: −1) does not show on SmolLM2-135M. alpha: the
     paper's 1.08 is for LLaMA2-7B; on SmolLM2-135M, whose gate rows are five times as long as W[1],
-    it changes nothing. For both: docs/design/edits.md.
+    it changes nothing. Both were chosen on prompts that no suite asks: docs/design/edits.md.
     Source: sections 3.1 to 3.3; K = 16,384 of 352,256 rows for LLaMA2-7B.
     """
     gates = gate_weights(context.model)
