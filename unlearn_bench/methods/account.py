@@ -104,7 +104,7 @@ def diff(before: Mapping[str, Tensor], model: nn.Module) -> Iterator[TensorChang
             next_step="merge or remove adapters and keep tied weights tied before returning",
         )
     for name, parameter in after.items():
-        new, old = parameter.detach(), before[name].to(parameter.device)
+        new, old = parameter.detach(), before[name].detach().to(parameter.device)
         if new.shape != old.shape or new.dtype != old.dtype:
             raise UnlearnBenchError(
                 f"the edit turned {name} from {tuple(old.shape)} {old.dtype} "
