@@ -27,7 +27,7 @@ SAVE_AND_LOAD_SECONDS = 3.0
 PREPARE_SECONDS = 0.35  # per text that the target or the exact model is trained on, all passes
 EXAMPLE_TOKENS = 60  # one training example with its prompt
 CLOSED_FORM_TOKENS = 4_000  # what an edit without training reads to decide where to cut
-FIXED_BYTES = 3.7e9  # interpreter, libraries, the engine's cache
+FIXED_BYTES = 2.2e9  # interpreter, libraries, the engine with its cache
 ACTIVATION_COPIES = 4.6  # memory of a training step, in copies of the weights
 
 
@@ -116,10 +116,10 @@ def estimate_edit(
 
 
 def estimate_memory(facts: Mapping[str, Any], parameters: float) -> float:
-    """Peak bytes of the edit: fp32 copies of the weights (the model, θ₀ to compare with, the
-    engine's), with training gradients, AdamW's moments and activations, and a reference.
+    """Peak bytes of the edit: fp32 copies of the weights (the model, and θ₀ mapped from its file),
+    with training gradients, AdamW's moments and activations, and a reference.
     """
-    copies = 3.0
+    copies = 2.0
     if facts.get("kind") == "loss" or facts.get("training"):
         copies += 3.0 + ACTIVATION_COPIES
     if "reference" in facts.get("needs", ()):
