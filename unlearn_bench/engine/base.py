@@ -103,11 +103,11 @@ class Engine(ABC):
                 where=str(checkpoint),
                 next_step="run the command again: the cell will be computed afresh",
             )
-        model, tokenizer = load_model(checkpoint, dtype=self.score_dtype, device=self.device)
-        self._parts = (model, tokenizer)
-        self._scorer = LikelihoodScorer(model, tree=self._tree)
+        # No name here for the model: an exception that vLLM keeps from its start holds this frame.
+        self._parts = load_model(checkpoint, dtype=self.score_dtype, device=self.device)
+        self._scorer = LikelihoodScorer(self.model, tree=self._tree)
         self._tree = self._scorer.tree
-        self.checkpoint, self._expected = checkpoint, (found, memory_sha256(model))
+        self.checkpoint, self._expected = checkpoint, (found, memory_sha256(self.model))
         self._load_generator(checkpoint)
         return self.verify()
 

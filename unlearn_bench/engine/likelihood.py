@@ -20,7 +20,7 @@ from unlearn_bench.engine.token_tree import Group, Request, Row, plan_groups
 # Nodes per forward pass: on CPU what its caches hold between two products, a tenth faster than
 # 2,048; a GPU wants many.
 BATCH_TOKENS = {"cpu": 384, "cuda": 16_384}
-LOGIT_ROWS = 256  # rows of the (rows, vocabulary) logit block: 50 MB in fp32 at 49k tokens
+LOGIT_ROWS = 128  # rows of the (rows, vocabulary) logit block: 25 MB in fp32 at 49k tokens
 TREE_TOLERANCE = 5e-3  # nats between tree and plain scoring of the self-check, any dtype's noise
 
 Progress = Callable[[int, int], None]

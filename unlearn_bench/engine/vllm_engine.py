@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import sys
@@ -87,6 +88,7 @@ class VllmEngine(Engine):
         self._swapped = True
         if self._llm is None:
             self._llm = self._start(checkpoint)
+            gc.unfreeze()  # vLLM freezes all there is: the first scoring model would never go
             return
         self._llm.collective_rpc("reload_weights", kwargs={"weights_path": str(checkpoint)})
         self._llm.apply_model(_repack_output_layer)

@@ -29,7 +29,7 @@ def gradient_ascent(
     training: Training,
     *,
     early_stop: bool = True,
-    stop_texts: Annotated[int, Field(ge=1)] = 16,
+    stop_texts: Annotated[int, Field(ge=1)] = 8,
     stop_ngram: Annotated[int, Field(ge=1)] = 2,
 ) -> dict[str, Any]:
     """Minimise −NLL_m(forget), checking after each epoch whether the set is forgotten.

@@ -7,8 +7,6 @@ and ends every child process; a full disk ends the run with all finished records
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import gc
 import shutil
 import signal
 import time
@@ -22,6 +20,7 @@ from typing import Any, Protocol
 from unlearn_bench.compare.aggregate import aggregate
 from unlearn_bench.errors import CancelledError, CorruptDataError, DiskFullError
 from unlearn_bench.runs import store
+from unlearn_bench.runs.memory import return_memory
 from unlearn_bench.runs.plan import Cell, Plan
 from unlearn_bench.runs.progress import Reporter, Tick
 from unlearn_bench.schema import EditReport, ItemScore, Sample, Score
@@ -160,7 +159,6 @@ class _Run:
         finally:
             if not self.plan.keep_checkpoints:
                 shutil.rmtree(work.folder / CHECKPOINT, ignore_errors=True)
-            return_memory()
 
     def _record(self, work: _Work, status: store.CellStatus, reason: str) -> CellResult:
         record = replace(
@@ -238,17 +236,6 @@ class _Run:
             if self.steps is not None:
                 self.steps.close()
             end_children()
-
-
-def return_memory() -> None:
-    """Give freed memory back to the system.
-
-    glibc keeps what the many tensors of an edit leave behind, and the next edit's peak would come
-    on top of it. Other C libraries return memory by themselves, or cannot.
-    """
-    gc.collect()
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def end_children() -> None:

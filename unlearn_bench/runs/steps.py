@@ -16,6 +16,7 @@ from unlearn_bench.models.fingerprint import config_hash, fingerprint, template_
 from unlearn_bench.models.load import load_model, save_model
 from unlearn_bench.protocols.catalog import Protocol
 from unlearn_bench.protocols.scoring import score_samples
+from unlearn_bench.runs.memory import return_memory
 from unlearn_bench.runs.plan import Cell, Plan, needs_exact
 from unlearn_bench.runs.progress import Tick
 from unlearn_bench.runs.provenance import machine
@@ -67,6 +68,7 @@ class ModelSteps:
         """Load θ₀, let the method change it, and save what it left."""
         if self._engine is not None:
             self._engine.release()
+        return_memory()
         target = self.target
         model, tokenizer = load_model(target, device=self.device)
 
