@@ -200,9 +200,15 @@ def test_best_is_nearest_to_exact_and_never_a_control(usual: Board) -> None:
 
 
 def test_ties_are_all_best_and_no_exact_row_means_no_nearest() -> None:
-    tied = board(row("a", 0.2, 0.5), row("b", 0.2, 0.5))
+    tied = board(row("a", 0.2, 0.5), row("b", 0.2, 0.5), row("c", 0.2, 0.4))
     assert best_methods(tied, UTILITY) == {"a", "b"}
     assert best_methods(tied, FORGET) == set()
+
+
+def test_a_column_in_which_all_are_equal_has_no_best() -> None:
+    equal = board(row("a", 0.2, 0.5), row("b", 0.2, 0.5))
+    assert best_methods(equal, UTILITY) == set()
+    assert best_methods(board(row("a", 0.2, 0.5)), UTILITY) == {"a"}
 
 
 def test_figures_for_people() -> None:

@@ -120,6 +120,24 @@ def test_one_plain_sgd_step_is_the_gradient(
         torch.testing.assert_close(mine, theirs - 0.1 * theirs.grad, rtol=1e-5, atol=1e-7)
 
 
+def test_a_loss_without_logits_trains_the_table_it_reads(
+    tiny_model: LlamaForCausalLM, run: Run
+) -> None:
+    """Its gradient is rows of the tied table only, which no fused optimiser takes as they are."""
+    table, asked = tiny_model.get_input_embeddings(), []
+
+    def hidden_loss(batch: Any, policy: Any, reference: Any) -> torch.Tensor:
+        asked.append(batch.get("text").input_ids)
+        return policy.base_model(input_ids=asked[-1]).last_hidden_state.pow(3).mean()
+
+    before = table.weight.detach().clone()
+    run(tiny_model, hidden_loss, steps=2, accumulate=2)
+    moved = (table.weight != before).any(dim=1).nonzero().flatten().tolist()
+    assert moved
+    assert set(moved) <= set(torch.cat([ids.flatten() for ids in asked]).tolist())
+    assert table.sparse is False
+
+
 def test_gradients_are_clipped_to_the_limit(tiny_model: LlamaForCausalLM, run: Run) -> None:
     """With plain SGD ‖θ' − θ‖ = η·min(‖g‖, limit), and the log holds ‖g‖ before clipping."""
     before = weights_of(tiny_model)

@@ -143,7 +143,10 @@ def _with_deltas(row: Row, target: Row | None) -> Row:
 
 
 def best_methods(board: Board, column: Column) -> set[str]:
-    """Contenders with the best finite value of a column; ties all count, controls never do."""
+    """Contenders with the best finite value of a column; ties all count, controls never do.
+
+    None where all of several are equal: such a column tells nothing apart.
+    """
     rows = board.shown_rows()
     exact = next((r.scores[column.name].value for r in rows if _has(r, column, "exact")), math.nan)
     losses = {
@@ -153,7 +156,8 @@ def best_methods(board: Board, column: Column) -> set[str]:
     }
     finite = {method: loss for method, loss in losses.items() if math.isfinite(loss)}
     lowest = min(finite.values(), default=math.nan)
-    return {method for method, loss in finite.items() if loss == lowest}
+    best = {method for method, loss in finite.items() if loss == lowest}
+    return best if len(best) < len(losses) or len(losses) == 1 else set()
 
 
 def _has(row: Row, column: Column, role: Role) -> bool:

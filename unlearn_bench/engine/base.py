@@ -109,7 +109,7 @@ class Engine(ABC):
         self._tree = self._scorer.tree
         self.checkpoint, self._expected = checkpoint, (found, memory_sha256(self.model))
         self._load_generator(checkpoint)
-        return self.verify()
+        return self._proof(time.perf_counter())
 
     def verify(self) -> LoadProof:
         """Prove again, e.g. after an evaluation, that the weights are still those loaded.
@@ -117,16 +117,18 @@ class Engine(ABC):
         Raises WeightSwapError.
         """
         started = time.perf_counter()
-        found, expected = memory_sha256(self.model), self._expected[1]
-        if found != expected:
+        if memory_sha256(self.model) != self._expected[1]:
             raise WeightSwapError(
                 "the scoring model's weights changed in memory since they were loaded",
                 where=str(self.checkpoint),
                 next_step="nothing of this evaluation was kept; run the command again",
             )
+        return self._proof(started)
+
+    def _proof(self, started: float) -> LoadProof:
+        """That the generator holds what the scoring model does, which is as expected."""
         checked, total, gap = self._check_generator()
-        seconds = time.perf_counter() - started
-        return LoadProof(self._expected[0], found, checked, total, gap, seconds)
+        return LoadProof(*self._expected, checked, total, gap, time.perf_counter() - started)
 
     def score(
         self, requests: Sequence[Request], progress: Progress = lambda done, total: None

@@ -21,7 +21,7 @@ from unlearn_bench.training.options import Training
     kind="edit",
     needs=("forget", "benign"),
     targets=("*",),
-    training={"lr": 5e-5, "epochs": 3, "batch_size": 8},
+    training={"lr": 7.5e-5, "epochs": 2, "batch_size": 8},
     zero={"epochs": 0},
 )
 def gradient_ascent(

@@ -26,8 +26,8 @@ Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
     needs=("forget", "old", "update", "retain", "reference"),
     targets=("*",),
     training={
-        "lr": 2e-4,
-        "steps": 20,
+        "lr": 2.5e-4,
+        "steps": 16,
         "batch_size": 4,
         "schedule": "constant",
         "warmup": 0.0,

@@ -16,7 +16,7 @@ from unlearn_bench.models.fingerprint import config_hash, fingerprint, template_
 from unlearn_bench.models.load import load_model, save_model
 from unlearn_bench.protocols.catalog import Protocol
 from unlearn_bench.protocols.scoring import score_samples
-from unlearn_bench.runs.memory import return_memory
+from unlearn_bench.runs.memory import return_memory, reuse_memory
 from unlearn_bench.runs.plan import Cell, Plan, needs_exact
 from unlearn_bench.runs.progress import Tick
 from unlearn_bench.runs.provenance import machine
@@ -33,6 +33,7 @@ class ModelSteps:
     """
 
     def __init__(self, plan: Plan, say: Callable[[str], None]) -> None:
+        reuse_memory()
         self.plan, self.say = plan, say
         self.device = default_device()
         self._target: Path | None = None
