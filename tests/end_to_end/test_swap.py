@@ -76,6 +76,27 @@ def test_a_swap_changes_the_answers_and_swapping_back_restores_them(
     assert greedy_texts(loaded) == before
 
 
+def test_texts_come_back_in_the_order_of_their_requests(loaded: Any) -> None:
+    """The engine starts the longest answers first. Each is cut where its own request says."""
+    prompt = tuple(loaded.tokenizer.encode("One, two, three, four, five,"))
+    limits = [2, 12, 1, 7]
+    texts = loaded.generate([Generation(prompt, max_tokens=limit) for limit in limits])
+    assert [len(loaded.tokenizer.encode(text)) for text in texts] == limits
+
+
+def test_on_cpu_the_engine_uses_the_compiled_norms(loaded: Any) -> None:
+    from torch.profiler import ProfilerActivity, profile
+
+    if loaded.device != "cpu":
+        pytest.skip("vLLM's CUDA build has norms of its own")
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+        greedy_texts(loaded)
+    called = {event.key: event.count for event in profiled.key_averages()}
+    layers = loaded.model.config.num_hidden_layers
+    assert called["_C::fused_add_rms_norm"] == 2 * layers * called["_C::rms_norm"]
+    assert "aten::rsqrt" not in called
+
+
 def test_a_reload_behind_our_back_is_noticed(loaded: Any, edited_folder: Path) -> None:
     loaded._llm.collective_rpc("reload_weights", kwargs={"weights_path": str(edited_folder)})
     with pytest.raises(WeightSwapError, match="is not the checkpoint's"):
