@@ -20,7 +20,7 @@ from unlearn_bench.training.likelihood import Model, nll_mean, nll_sum
     kind="loss",
     needs=("forget", "retain", "reference"),
     targets=("*",),
-    training={"lr": 2e-4, "epochs": 1, "batch_size": 4, "accumulate": 2},
+    training={"lr": 2e-4, "epochs": 1, "batch_size": 8},
     zero={"epochs": 0},
 )
 def npo(

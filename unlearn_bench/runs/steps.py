@@ -16,7 +16,7 @@ from unlearn_bench.models.fingerprint import config_hash, fingerprint, template_
 from unlearn_bench.models.load import load_model, save_model
 from unlearn_bench.protocols.catalog import Protocol
 from unlearn_bench.protocols.scoring import score_samples
-from unlearn_bench.runs.memory import return_memory, reuse_memory
+from unlearn_bench.runs.memory import return_memory, reuse_memory, trimmed
 from unlearn_bench.runs.plan import Cell, Plan, needs_exact
 from unlearn_bench.runs.progress import Tick
 from unlearn_bench.runs.provenance import machine
@@ -59,7 +59,7 @@ class ModelSteps:
             anchors=self.plan.anchors,
             seed=RECIPE_SEED,
             cache=self.plan.sources.cache,
-            progress=tick,
+            progress=trimmed(tick),
         )
         self._target = self._prepared.target
         if any(needs_exact(card) for card in self.plan.cards.values()):
@@ -84,7 +84,7 @@ class ModelSteps:
             seed=cell.seed,
             reference=reference,
             exact=self._prepared.exact if self._prepared else None,
-            progress=tick,
+            progress=trimmed(tick),
         )
         card = self.plan.cards[cell.method]
         retrained = self._prepared.exact() if self._prepared and needs_exact(card) else None
