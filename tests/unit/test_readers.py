@@ -227,13 +227,27 @@ class TestToxigen:
         ]
         assert rows[0]["prompt"] == "- hate one\n- two\n-"
 
+    def test_a_prefix_asks_about_every_group_before_any_group_twice(self) -> None:
+        rows = load_documents("toxigen_mini", SourceOptions(offline=True)).splits["test"]
+        groups = len({row["group"] for row in rows})
+        for turn in range(4):
+            asked = rows[turn * groups : (turn + 1) * groups]
+            assert len({row["group"] for row in asked}) == groups
+            neutral = sum(row["label"] == "neutral" for row in asked)
+            assert neutral in (groups // 2, groups - groups // 2)
+        both = {(row["group"], row["label"]) for row in rows[: 2 * groups]}
+        assert len(both) == 2 * groups, "the second turn asks each group's other label"
+
     @needs_real_data
     def test_every_prefix_of_the_real_set_is_balanced(self) -> None:
         rows = load_documents("toxigen", SourceOptions(REAL_DATA)).splits["test"]
         assert len(rows) == 1240
-        strata = len({(row["group"], row["label"]) for row in rows})
-        counts = Counter((row["group"], row["label"]) for row in rows[: 3 * strata])
-        assert set(counts.values()) == {3}
+        assert len({row["group"] for row in rows}) == 16
+        prefix = rows[: 4 * 16]
+        assert set(Counter(row["group"] for row in prefix).values()) == {4}
+        labels = Counter((row["group"], row["label"]) for row in prefix)
+        assert labels.pop(("trans", "hate")) == 4, "the files have no neutral list for this group"
+        assert set(labels.values()) == {2}
 
 
 @pytest.mark.parametrize(

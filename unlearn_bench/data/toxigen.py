@@ -1,12 +1,14 @@
 """ToxiGen's generation prompts (Hartvigsen et al. 2022, MIT): lists of statements on one group.
 
-Every source is put in the same order: one prompt of each (group, label) in turn, so that any limit
-stays balanced over groups. The classification set that lm-eval calls `toxigen` is another one.
+Every source is put in the same order: one prompt of each group in turn, hateful and neutral lists
+alternating, so that any limit stays balanced over groups and labels. (The authors' files have no
+neutral list for one group.) The classification set that lm-eval calls `toxigen` is another one.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 
 from unlearn_bench.data.dataset import (
@@ -50,7 +52,7 @@ def read_mini(path: Path) -> Splits:
     """Our own prompts, mild in tone, in ToxiGen's form."""
     rows = read_jsonl(path, ("id", *CONTENT))
     require_unique_ids(rows, path)
-    return {"test": interleave(_rows(rows, path, ("id", *CONTENT)), ("group", "label"))}
+    return {"test": _in_turn(_rows(rows, path, ("id", *CONTENT)))}
 
 
 def _rows(rows: list[Row], path: Path, keys: tuple[str, ...] = CONTENT) -> list[Row]:
@@ -61,7 +63,21 @@ def _rows(rows: list[Row], path: Path, keys: tuple[str, ...] = CONTENT) -> list[
 
 
 def _finish(rows: list[Row]) -> Splits:
-    return {"test": interleave(in_id_order(rows), ("group", "label"))}
+    return {"test": _in_turn(in_id_order(rows))}
+
+
+def _in_turn(rows: list[Row]) -> list[Row]:
+    """Every group once, every second group with a neutral list; then each with its other label."""
+    groups = sorted({row["group"] for row in rows})
+    first = {group: LABELS[index % 2] for index, group in enumerate(groups)}
+    seen: Counter[tuple[str, str]] = Counter()
+    places = []
+    for row in rows:
+        stratum = (row["group"], row["label"])
+        places.append((seen[stratum], row["label"] != first[row["group"]]))
+        seen[stratum] += 1
+    order = sorted(range(len(rows)), key=lambda index: places[index])
+    return interleave((rows[index] for index in order), ("group",))
 
 
 DATASET = Dataset(
