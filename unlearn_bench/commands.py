@@ -88,10 +88,12 @@ def print_plan(plan: Plan, console: Console) -> None:
         )
     for note in plan.notes:
         say(f"note    {note}", markup=False, highlight=False, soft_wrap=True)
-    first = estimate_preparation(plan)
-    say(
-        f"total   {len(plan.cells)} cells, about {total / 60:.0f} min, estimated; finished cells "
-        f"are not run again; preparing the models takes about {first / 60:.0f} min more, once",
-        highlight=False,
-        soft_wrap=True,
-    )
+    cells = f"{len(plan.cells)} cell{'s' if len(plan.cells) > 1 else ''}"
+    line = f"total   {cells}, {_minutes(total)}, estimated; finished cells are not run again"
+    if first := estimate_preparation(plan):
+        line += f"; preparing the models takes {_minutes(first)} more where they are not cached"
+    say(line, highlight=False, soft_wrap=True)
+
+
+def _minutes(seconds: float) -> str:
+    return f"about {seconds / 60:.0f} min" if seconds >= 60 else "less than a minute"
