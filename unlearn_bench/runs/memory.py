@@ -6,9 +6,8 @@ import contextlib
 import ctypes
 import gc
 import itertools
-from collections.abc import Callable
 
-Progress = Callable[[str, int, int], None]
+from unlearn_bench.runs.progress import Tick
 
 # glibc's mallopt parameters (malloc.h) and our values for them, in bytes. Logits and embeddings
 # are larger than 64 MB: among smaller blocks they would leave holes that nothing else fits.
@@ -39,11 +38,11 @@ def return_memory() -> None:
     _trim()
 
 
-def trimmed(progress: Progress) -> Progress:
+def trimmed(progress: Tick) -> Tick:
     """`progress`, which a training calls at every step, and at every fourth the holes given back.
 
-    Each step frees what the next needs, but in other sizes and another order: what was touched once
-    and fits nothing any more came to 1.7 GB by the end of a training late in a run.
+    Each step frees what the next needs, but in other sizes and another order, and what was touched
+    once stays: docs/design/target.md has the figures.
     """
     steps = itertools.count(1)
 
