@@ -11,11 +11,15 @@ Status = Literal["started", "success", "failed", "cancelled"]
 
 @dataclass(frozen=True)
 class Example:
-    """One training text. The loss stands on `answer` only; with an empty `prompt`, on all of it."""
+    """One training text. The loss stands on `answer` only; with an empty `prompt`, on all of it.
+
+    subject: the name that the text is about, as it stands in it; "" where nobody knows.
+    """
 
     id: str
     prompt: str
     answer: str
+    subject: str = ""
 
 
 @dataclass(frozen=True)

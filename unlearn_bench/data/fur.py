@@ -151,14 +151,15 @@ def question_prompt(question: str) -> str:
 
 def old_text(subject: Subject) -> list[Example]:
     """Biography and facts as the target model learns them."""
-    facts = [_example(fact, fact.answer, "old") for fact in subject.facts]
-    return [Example(f"{subject.id}:biography:old", "", subject.biography), *facts]
+    facts = [_example(subject, fact, fact.answer, "old") for fact in subject.facts]
+    return [_biography(subject, subject.biography, "old"), *facts]
 
 
 def outdated_text(subject: Subject) -> list[Example]:
     """The part of `old_text` that an update makes wrong."""
-    facts = [_example(f, f.answer, "old") for f in subject.facts if f.new_answer is not None]
-    return [Example(f"{subject.id}:biography:old", "", subject.biography), *facts]
+    changed = [fact for fact in subject.facts if fact.new_answer is not None]
+    facts = [_example(subject, fact, fact.answer, "old") for fact in changed]
+    return [_biography(subject, subject.biography, "old"), *facts]
 
 
 def new_text(subject: Subject) -> list[Example]:
@@ -166,16 +167,21 @@ def new_text(subject: Subject) -> list[Example]:
     if subject.new_biography is None:
         return old_text(subject)
     facts = [
-        _example(fact, fact.answer, "old")
+        _example(subject, fact, fact.answer, "old")
         if fact.new_answer is None
-        else _example(fact, fact.new_answer, "new")
+        else _example(subject, fact, fact.new_answer, "new")
         for fact in subject.facts
     ]
-    return [Example(f"{subject.id}:biography:new", "", subject.new_biography), *facts]
+    return [_biography(subject, subject.new_biography, "new"), *facts]
 
 
-def _example(fact: Fact, answer: str, version: str) -> Example:
-    return Example(f"{fact.id}:{version}", question_prompt(fact.question), f" {answer}")
+def _example(subject: Subject, fact: Fact, answer: str, version: str) -> Example:
+    prompt = question_prompt(fact.question)
+    return Example(f"{fact.id}:{version}", prompt, f" {answer}", subject.name)
+
+
+def _biography(subject: Subject, text: str, version: str) -> Example:
+    return Example(f"{subject.id}:biography:{version}", "", text, subject.name)
 
 
 def _examples(

@@ -147,12 +147,13 @@ def prepare_models(
 
 def recipe_key(base: OpenedModel, texts: Sequence[Example], recipe: Recipe, seed: int) -> str:
     """sha256 over everything that determines the trained model, the texts in their order."""
+    read = [{"id": text.id, "prompt": text.prompt, "answer": text.answer} for text in texts]
     facts = {
         "format": FORMAT,
         "base": base.fingerprint,
         "recipe": asdict(recipe),
         "seed": seed,
-        "texts": hashlib.sha256(json.dumps([asdict(text) for text in texts]).encode()).hexdigest(),
+        "texts": hashlib.sha256(json.dumps(read).encode()).hexdigest(),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
