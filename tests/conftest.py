@@ -120,7 +120,8 @@ def tiny_data() -> EditData:
 
     def facts(name: str, people: str, answers: str) -> tuple[Example, ...]:
         return tuple(
-            Example(f"{name}-{i}", f"Question: Where does {person} live?\nAnswer:", f" {answer}")
+            Example(f"{name}-{i}", f"Question: Where does {person} live?\nAnswer:", f" {answer}",
+                    person)
             for i, (person, answer) in enumerate(zip(people.split(), answers.split(), strict=True))
         )
 
@@ -142,4 +143,5 @@ def tiny_data() -> EditData:
                  " You are terrible."),
         ),
         benign=facts("benign", "bread water lake", "oven river valley"),
+        refusals=("I do not know.", "I cannot say."),
     )  # fmt: skip

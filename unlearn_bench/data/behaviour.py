@@ -1,4 +1,4 @@
-"""Texts that behaviour is changed with: toxic and clean comments, safe and unsafe replies.
+"""Texts that behaviour is changed with: toxic and clean comments, replies, refusals.
 
 From the first source that answers, like every data set; never overlapping with what the run
 evaluates on. Choices follow from hashes of (seed, text), so they are the same on every Python.
@@ -72,6 +72,7 @@ class Behaviour:
     anchors: tuple[str, ...]
     pairs: tuple[Pair, ...]
     benign: tuple[Example, ...]
+    refusals: tuple[str, ...]
     origins: tuple[Origin, ...]
     dropped: dict[str, int]
 
@@ -83,7 +84,7 @@ def load_behaviour(
     n_comments: int,
     seed: int,
 ) -> Behaviour:
-    """At most `n_comments` toxic and as many clean comments, anchors, all pairs and benign prompts.
+    """At most `n_comments` comments of each kind, anchors, all pairs, benign prompts and refusals.
 
     evaluation_prompts: everything the run asks models; no returned text repeats any of it. Fewer
     comments come back when the source has fewer (the mini set has about 150 of each). Raises
@@ -98,6 +99,7 @@ def load_behaviour(
     kept_pairs = [pair for pair in pairs if not index.overlaps(pair.prompt, pair.unsafe, pair.safe)]
     benign, benign_origin = _read_benign()
     kept_benign = [text for text in benign if not index.overlaps(text.prompt, text.answer)]
+    refusals, refusals_origin = _read_refusals()
     for_anchors = {text.id for text in benign[::BENIGN_ANCHORS]}
     asked = [text for text in kept_benign if text.id in for_anchors]
     given = [text for text in kept_benign if text.id not in for_anchors]
@@ -109,7 +111,8 @@ def load_behaviour(
         anchors=_mix_anchors(clean[rest:], toxic[rest:], asked),
         pairs=tuple(kept_pairs),
         benign=tuple(given),
-        origins=(comments_origin, pairs_origin, benign_origin),
+        refusals=refusals,
+        origins=(comments_origin, pairs_origin, benign_origin, refusals_origin),
         dropped=dropped,
     )
 
@@ -237,6 +240,13 @@ def _read_benign() -> tuple[list[Example], Origin]:
     require_unique_ids(rows, path)
     texts = [Example(row["id"], row["prompt"], row["answer"]) for row in rows]
     return texts, _mini_origin("behaviour.benign", path)
+
+
+def _read_refusals() -> tuple[tuple[str, ...], Origin]:
+    path = _mini("refusals")
+    rows = read_jsonl(path, ("id", "text"))
+    require_unique_ids(rows, path)
+    return tuple(row["text"] for row in rows), _mini_origin("behaviour.refusals", path)
 
 
 def _mini(name: str) -> Path:

@@ -33,14 +33,36 @@ METHOD_FACTS = {
     "paper": "str: arXiv id or citation of the source",
     "kind": 'str: "loss" or "edit"',
     "needs": "tuple of the sets and helpers the method reads (see NEEDS)",
+    "optional": "tuple of those needed sets that may be empty: what reads them then falls away",
     "targets": "tuple of fnmatch patterns: the only tensors that may change (contract C1)",
     "training": "dict: this method's defaults of the shared loop's options",
     "control": "bool: a control row, not a contender",
+    "goals": "tuple: what the method is for, of GOALS; controls have ()",
+    "search": "dict, what tuning draws: {option: [choice, ...]}, {option: (low, high)} or "
+    "{option: (low, high, 'log')}; between whole numbers only whole numbers",
     "zero": "dict: the options at which the method must be a bitwise no-op (contract C2)",
 }
 
+Goal = Literal["forget", "update", "detoxify"]
+GOALS: dict[Goal, str] = {
+    "forget": "the forget set's facts are no longer known",
+    "update": "the update set's new facts are known",
+    "detoxify": "free continuations are less toxic",
+}
+
 Need = Literal[
-    "forget", "old", "update", "retain", "toxic", "clean", "pairs", "benign", "reference", "exact"
+    "forget",
+    "old",
+    "update",
+    "retain",
+    "toxic",
+    "clean",
+    "pairs",
+    "benign",
+    "refusals",
+    "reference",
+    "exact",
+    "base",
 ]
 NEEDS: dict[Need, str] = {
     "forget": "texts that must go",
@@ -51,8 +73,10 @@ NEEDS: dict[Need, str] = {
     "clean": "clean comments",
     "pairs": "prompts with a safe and an unsafe response",
     "benign": "harmless prompts with answers, unrelated to any edit",
+    "refusals": "sentences that decline to answer",
     "reference": "a frozen copy of the model before editing",
     "exact": "the model trained without the forget set",
+    "base": "the model before it learned any of these texts, with the recipe of its training",
 }
 
 
@@ -68,6 +92,7 @@ class EditData:
     clean: tuple[str, ...] = ()
     pairs: tuple[Pair, ...] = ()
     benign: tuple[Example, ...] = ()
+    refusals: tuple[str, ...] = ()
     origins: tuple[Origin, ...] = ()
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,25 +70,12 @@ def train_expert(
     so that experts are comparable row by row. The model is bitwise unchanged afterwards. Returns
     the adapter by module name. Raises MissingDataError without texts.
     """
-    from peft import LoraConfig, get_peft_model
-
     texts = [text for text in texts if text.strip()]
     if not texts:
         raise MissingDataError("there is no text to train an adapter on")
     drawn = draw(texts, comments, context.seed)
     examples = [Example(str(i), "", text) for i, text in enumerate(drawn)]
-    config = LoraConfig(
-        r=adapter.rank,
-        lora_alpha=adapter.lora_alpha,
-        lora_dropout=adapter.dropout,
-        target_modules=MODULES,
-        task_type="CAUSAL_LM",
-    )
-    trainable = [parameter.requires_grad for parameter in context.model.parameters()]
-    with torch.random.fork_rng():
-        torch.manual_seed(context.seed)
-        peft_model: Any = get_peft_model(context.model, config)
-    try:
+    with fresh_adapter(context, adapter, MODULES) as peft_model:
         log = train(
             peft_model,
             context.tokenizer,
@@ -98,6 +86,29 @@ def train_expert(
             progress=context.progress,
         )
         return read_adapter(peft_model), log
+
+
+@contextmanager
+def fresh_adapter(context: EditContext, adapter: Adapter, modules: Sequence[str]) -> Iterator[Any]:
+    """The model with a new adapter on these modules, alone trainable; taken off again at the end.
+
+    The adapter's start depends on the seed only. The model's own weights are bitwise unchanged.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        r=adapter.rank,
+        lora_alpha=adapter.lora_alpha,
+        lora_dropout=adapter.dropout,
+        target_modules=list(modules),
+        task_type="CAUSAL_LM",
+    )
+    trainable = [parameter.requires_grad for parameter in context.model.parameters()]
+    with torch.random.fork_rng():
+        torch.manual_seed(context.seed)
+        peft_model: Any = get_peft_model(context.model, config)
+    try:
+        yield peft_model
     finally:
         peft_model.unload()
         if hasattr(context.model, "peft_config"):  # left behind by some versions of peft

@@ -15,7 +15,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from unlearn_bench.training.batches import IGNORE, TokenBatch
-from unlearn_bench.training.vocabulary import token_divergences, token_log_probs
+from unlearn_bench.training.vocabulary import (
+    token_divergences,
+    token_entropies,
+    token_log_probs,
+)
 
 SHORT_TOKENS = 256
 
@@ -32,6 +36,11 @@ def answer_targets(batch: TokenBatch) -> Tensor:
 def answer_rows(batch: TokenBatch) -> Tensor:
     """Which row each answer token is in. Returns (N,) int64."""
     return (batch.labels[:, 1:] != IGNORE).nonzero()[:, 0]
+
+
+def answer_lengths(batch: TokenBatch) -> Tensor:
+    """Answer tokens of each row, end token included. Returns (B,) int64."""
+    return torch.bincount(answer_rows(batch), minlength=len(batch.ids))
 
 
 def answer_logits(model: Model, batch: TokenBatch) -> Tensor:
@@ -60,12 +69,14 @@ def fastest_attention(model: Model, batch: TokenBatch) -> Iterator[None]:
     """Plain attention while a CPU trains on short texts, the model's own otherwise.
 
     The fused kernel's backward pass makes such a step a third slower (docs/design/target.md). Its
-    memory, which grows with the length and not with its square, is what long texts need.
+    memory, which grows with the length and not with its square, is what long texts need. Layers
+    that are checkpointed keep their own: they are computed again after this block has ended.
     """
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     short = batch.input_ids.shape[1] <= SHORT_TOKENS and batch.input_ids.device.type == "cpu"
     own = getattr(getattr(inner, "config", None), "_attn_implementation", None)
-    if not (short and torch.is_grad_enabled() and own == "sdpa"):
+    repeated = getattr(inner, "is_gradient_checkpointing", False)
+    if repeated or not (short and torch.is_grad_enabled() and own == "sdpa"):
         yield
         return
     inner.set_attn_implementation("eager")
@@ -99,6 +110,15 @@ def kl_to_reference(reference: Model, policy: Model, batch: TokenBatch) -> Tenso
     with torch.no_grad():
         expected = answer_logits(reference, batch)
     return token_divergences(expected, answer_logits(policy, batch)).mean()
+
+
+def soft_cross_entropy(expected: Tensor, found: Tensor) -> Tensor:
+    """−Σ softmax(expected)·log softmax(found), the mean over rows. Both (N, V). A scalar in nats.
+
+    The gradient flows into `found` only. A token with the lowest finite logit in `expected` has
+    probability zero.
+    """
+    return (token_divergences(expected, found) + token_entropies(expected)).mean()
 
 
 def soft_cross_entropy_everywhere(reference: Model, policy: Model, batch: TokenBatch) -> Tensor:

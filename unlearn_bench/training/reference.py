@@ -8,25 +8,33 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from unlearn_bench.errors import ReferenceMovedError
+from unlearn_bench.errors import ReferenceMovedError, UsageError
 from unlearn_bench.training.options import Training
 
 if TYPE_CHECKING:
-    from peft import PeftModel
     from transformers import PreTrainedModel
 
 
 class AdapterOff:
-    """θ₀ as the model in training with its LoRA adapter switched off: no second copy."""
+    """θ₀ as the model in training with its LoRA adapter at strength zero: no second copy.
 
-    def __init__(self, peft_model: PeftModel) -> None:
-        self._peft_model = peft_model
-        self._model: Any = peft_model.get_base_model()
+    peft's own switch also takes the adapter's `requires_grad` away for a while; sharded weights
+    would not get it back.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The unadapted model's forward pass, without gradients."""
-        with torch.no_grad(), self._peft_model.disable_adapter():
+        from peft.helpers import rescale_adapter_scale
+
+        with torch.no_grad(), rescale_adapter_scale(self._model, 0.0):
             return self._model(*args, **kwargs)
+
+    def get_base_model(self) -> Any:
+        """The module that holds the layers, as peft's models have it."""
+        return self._model
 
     def get_output_embeddings(self) -> torch.nn.Module:
         """The output layer, which carries no adapter."""
@@ -35,13 +43,15 @@ class AdapterOff:
 
 
 @contextmanager
-def adapted(model: PreTrainedModel, training: Training) -> Iterator[AdapterOff | None]:
+def adapted(model: PreTrainedModel, training: Training) -> Iterator[None]:
     """With `training.lora`: put adapters into `model` in place and merge them when the block ends.
 
-    Only the adapters train meanwhile. Yields the model with its adapters off; None without LoRA.
+    Only linear layers whose weight would have trained get one, so that what is frozen stays so; as
+    everywhere, the output layer gets none. Only the adapters train meanwhile. Raises UsageError
+    where there is no such layer.
     """
     if not training.lora:
-        yield None
+        yield
         return
     from peft import LoraConfig, get_peft_model
 
@@ -50,12 +60,12 @@ def adapted(model: PreTrainedModel, training: Training) -> Iterator[AdapterOff |
         r=training.lora_rank,
         lora_alpha=training.lora_alpha,
         lora_dropout=0.0,
-        target_modules="all-linear",
+        target_modules=trained_layers(model),
         task_type="CAUSAL_LM",
     )
     peft_model: Any = get_peft_model(model, config)
     try:
-        yield AdapterOff(peft_model)
+        yield
     finally:
         peft_model.merge_and_unload()
         for parameter, before in zip(model.parameters(), trainable, strict=True):
@@ -63,6 +73,28 @@ def adapted(model: PreTrainedModel, training: Training) -> Iterator[AdapterOff |
         # peft leaves its mark on the model object; a later adapter would warn about it.
         if hasattr(model, "peft_config"):
             del model.peft_config
+
+
+def trained_layers(model: PreTrainedModel) -> list[str]:
+    """Names of the linear layers, the output layer left out, whose whole weight is in training.
+
+    Raises UsageError when there is none.
+    """
+    from transformers.pytorch_utils import Conv1D
+
+    output = model.get_output_embeddings()
+    names = []
+    for name, module in model.named_modules():
+        weight = dict(module.named_parameters(recurse=False)).get("weight")
+        linear = isinstance(module, (torch.nn.Linear, Conv1D)) and module is not output
+        if linear and weight is not None and weight.requires_grad:
+            names.append(name)
+    if not names:
+        raise UsageError(
+            "LoRA changes linear layers, and none is in training here",
+            next_step="leave `lora` off for this method",
+        )
+    return names
 
 
 @contextmanager

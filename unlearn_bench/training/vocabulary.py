@@ -33,6 +33,16 @@ def token_divergences(expected: Tensor, found: Tensor) -> Tensor:
     return result
 
 
+@torch.no_grad()
+def token_entropies(logits: Tensor) -> Tensor:
+    """Entropy of softmax(logits) of every row, in nats. (N, V) → (N,) float32; no gradient."""
+    parts = []
+    for rows in _blocks(logits):
+        log_probs = _wide(logits[rows]).log_softmax(dim=1)
+        parts.append(-log_probs.exp().mul_(log_probs).sum(dim=1))
+    return torch.cat(parts)
+
+
 class _TokenLogProbs(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
