@@ -9,10 +9,18 @@ pytest.importorskip("vllm", reason="the vllm engine is not installed")
 if torch.cuda.is_available():
     pytest.skip("a CUDA build of vLLM has kernels of its own", allow_module_level=True)
 
+from unlearn_bench.engine import cpu_norms
 from unlearn_bench.engine.cpu_norms import PROVIDER, cpu_norm_priority
+from unlearn_bench.training.precision import supports_bf16
 
 EPSILON = 1e-5
 TOLERANCE = {torch.float32: 1e-6, torch.bfloat16: 2**-8}  # one rounding of the result
+BF16 = pytest.param(
+    torch.bfloat16,
+    marks=pytest.mark.skipif(
+        not supports_bf16(torch.device("cpu")), reason="this CPU does not round to bf16 in hardware"
+    ),
+)
 
 
 def rms_norm_by_definition(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -30,7 +38,7 @@ def ops() -> object:
     return ir.ops
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, BF16])
 def test_the_norm_is_the_definition(ops: object, dtype: torch.dtype) -> None:
     x, weight = torch.randn(5, 96).to(dtype), torch.rand(96).to(dtype)
     before = x.clone()
@@ -40,7 +48,7 @@ def test_the_norm_is_the_definition(ops: object, dtype: torch.dtype) -> None:
     assert torch.equal(x, before), "the input is the residual of the next layer"
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, BF16])
 def test_the_residual_is_added_first_and_kept(ops: object, dtype: torch.dtype) -> None:
     x, residual = torch.randn(5, 96).to(dtype), torch.randn(5, 96).to(dtype)
     weight = torch.rand(96).to(dtype)
@@ -65,3 +73,14 @@ def test_what_the_kernel_cannot_do_stays_with_torch(ops: object) -> None:
     fused = ops.fused_add_rms_norm.impls[PROVIDER].supports_args  # type: ignore[attr-defined]
     assert fused(x, x.clone(), weight, EPSILON)
     assert not fused(x, x.bfloat16(), weight, EPSILON)
+
+
+@pytest.mark.parametrize("rounds", [True, False])
+def test_bf16_is_for_hardware_that_rounds(
+    rounds: bool, ops: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpu_norms, "supports_bf16", lambda device: rounds)
+    supports = ops.rms_norm.impls[PROVIDER].supports_args  # type: ignore[attr-defined]
+    x, weight = torch.randn(4, 8), torch.ones(8)
+    assert supports(x, weight, EPSILON)
+    assert supports(x.bfloat16(), weight.bfloat16(), EPSILON) == rounds

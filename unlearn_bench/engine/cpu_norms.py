@@ -10,14 +10,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from unlearn_bench.training.precision import supports_bf16
+
 PROVIDER = "unlearn_bench_cpu"
 
 
 def cpu_norm_priority() -> dict[str, list[str]]:
     """vLLM's `ir_op_priority`: the compiled kernels first. Registers them, once per process.
 
-    Empty where this vLLM has no such kernels or no such setting. Each call that a kernel does not
-    support (another format of the weight, a part of the width) stays with torch's operations.
+    Without bf16 in hardware the kernels cut results to bf16 where torch rounds them, an error twice
+    as large and always towards zero: there they serve float32 alone. Empty where this vLLM has no
+    such kernels or no such setting. Each call that a kernel does not support (another format of the
+    weight, a part of the width) stays with torch's operations.
     """
     try:
         from vllm import ir
@@ -39,7 +43,8 @@ def _is_supported(
     x: Tensor, weight: Tensor | None, epsilon: float, variance_size: int | None = None
 ) -> bool:
     same = weight is not None and weight.dtype == x.dtype
-    return same and variance_size is None and x.is_contiguous()
+    rounds = x.dtype == torch.float32 or supports_bf16(x.device)
+    return same and rounds and variance_size is None and x.is_contiguous()
 
 
 def _is_supported_with_residual(
