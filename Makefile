@@ -24,7 +24,7 @@ export VLLM_NO_USAGE_STATS := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv setup evaluate test test-fast lint bench lock clean
+.PHONY: help venv setup evaluate test test-fast lint docs bench lock clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | \
@@ -75,6 +75,9 @@ lint: setup ## ruff, mypy, import-linter
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: setup ## Write docs/methods.md from the methods' files and the board
+	$(BIN)/python -m unlearn_bench.method_page leaderboards/smollm2-135m/quick.csv docs/methods.md
 
 bench: setup ## Measure speed beside stock lm-eval and vLLM
 	set -e; for script in benchmarks/[a-z]*.py; do $(BIN)/python $$script; done

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from unlearn_bench.errors import UnknownNameError
 
@@ -48,6 +49,8 @@ def _plugins(kind: str, files: tuple[Path, ...]) -> list[Entry]:
         details = [f"source: {card.facts['paper']}"] if card.facts.get("paper") else []
         if card.facts.get("control"):
             details.append("a control, not a contender")
+        if purpose := _purpose(card.facts):
+            details.append(purpose)
         if card.options:
             written = (f"{name}={default}" for name, (_, default) in card.options.items())
             details.append(f"options: {', '.join(written)}")
@@ -56,6 +59,14 @@ def _plugins(kind: str, files: tuple[Path, ...]) -> list[Entry]:
             details.append(f"training: {', '.join(written)}")
         entries.append(Entry(card.name, card.summary, tuple(details)))
     return entries
+
+
+def _purpose(facts: Mapping[str, Any]) -> str:
+    """What a method is for and what it reads, on one line; a set that may be empty in brackets."""
+    optional = facts.get("optional", ())
+    needs = [f"[{need}]" if need in optional else need for need in facts.get("needs", ())]
+    parts = {"for": facts.get("goals", ()), "needs": needs}
+    return "; ".join(f"{word}: {', '.join(names)}" for word, names in parts.items() if names)
 
 
 def _tasks(files: tuple[Path, ...]) -> list[Entry]:

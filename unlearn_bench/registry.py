@@ -33,16 +33,22 @@ PACKAGE = Path(__file__).parent
 class Card:
     """What can be said of a plugin without importing it.
 
-    `facts` are the decorator's keyword arguments (paper, needs, targets, training, ...);
-    `options` maps each keyword-only argument to (annotation, default) as source text.
+    `doc` is the function's docstring, its margin removed. `facts` are the decorator's keyword
+    arguments (paper, needs, targets, training, ...); `options` maps each keyword-only argument to
+    (annotation, default) as source text.
     """
 
     kind: Kind
     name: str
     file: Path
-    summary: str
+    doc: str
     facts: dict[str, Any]
     options: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+    @property
+    def summary(self) -> str:
+        """The docstring's first line."""
+        return self.doc.split("\n", 1)[0]
 
     @property
     def source_sha256(self) -> str:
@@ -165,8 +171,7 @@ def _read_card(kind: Kind, file: Path, function: ast.FunctionDef, call: ast.Call
             function.args.kwonlyargs, function.args.kw_defaults, strict=True
         )
     }
-    summary = (ast.get_docstring(function) or "").split("\n", 1)[0]
-    return Card(kind, name, file, summary, facts, options)
+    return Card(kind, name, file, ast.get_docstring(function) or "", facts, options)
 
 
 def _import_file(file: Path) -> ModuleType:

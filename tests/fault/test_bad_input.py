@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 import socket
@@ -12,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from unlearn_bench import cli
-from unlearn_bench.runs import steps
+from unlearn_bench.runs import resolve, steps
 
 
 @pytest.fixture(autouse=True)
@@ -79,6 +80,47 @@ def test_an_impossible_setting_exits_2(arguments: list[str]) -> None:
     result = evaluate("--offline", *arguments)
     assert result.exit_code == 2, result.output
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("npo.beta=0", "npo.beta: must be a number greater than 0, got 0"),
+        ("npo.lr=-1e-5", "npo.lr: must be a number of at least 0, got -1e-05"),
+        ("npo.epochs=1.5", "npo.epochs: must be a whole number of at least 0, got 1.5"),
+        ("npo.lora=perhaps", "npo.lora: must be true or false, got 'perhaps'"),
+        ("model_surgery.fraction=2", "must be a number greater than 0 and at most 1, got 2"),
+        ("model_surgery.variant=mine", "must be 'paper' or 'released', got 'mine'"),
+        ("model_surgery.lora=true", "unknown option of model_surgery 'lora'"),
+    ],
+)
+def test_an_option_that_cannot_be_is_told_what_can(setting: str, words: str) -> None:
+    method = setting.partition(".")[0]
+    result = evaluate("--offline", "--methods", method, "--set", setting)
+    assert result.exit_code == 2, result.output
+    assert words in result.output
+
+
+def test_a_set_that_the_data_lack_is_named_before_the_model_is_opened(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A folder of comments of one kind: neither kind is left, as both are cut to one length."""
+
+    def expensive(*args: Any, **kwargs: Any) -> Any:
+        raise AssertionError("the model was opened")
+
+    monkeypatch.setattr(resolve, "open_model", expensive)
+    file = tmp_path / "data" / "toxic_comments" / "jigsaw_davidson_balanced_20k.csv.gz"
+    file.parent.mkdir(parents=True)
+    rows = "".join(f"0,The bread of village {name} is good.\n" for name in "abcdefgh")
+    file.write_bytes(gzip.compress(f"is_offensive,text\n{rows}".encode()))
+    result = evaluate(
+        "--offline", "--methods", "noop,model_surgery", "--tasks", "fur",
+        "--data", str(tmp_path / "data"),
+    )  # fmt: skip
+    assert result.exit_code == 3, result.output
+    for words in ("model_surgery needs the set 'toxic'", "next:", file.name, "--data"):
+        assert words in result.output
 
 
 def test_nothing_is_written_for_a_refused_run(tmp_path: Path) -> None:

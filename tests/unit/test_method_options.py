@@ -51,18 +51,58 @@ def test_function_gets_typed_values(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("annotation", "default", "value", "words"),
+    [
+        ("Annotated[float, Field(ge=0, le=1)]", 0.5, 2, "a number from 0 to 1, got 2"),
+        ("Annotated[float, Field(ge=0, le=1)]", 0.5, float("nan"), "a number from 0 to 1, got nan"),
+        ("Annotated[float, Field(gt=0)]", 0.5, -1, "a number greater than 0, got -1"),
+        ("Annotated[float, Field(gt=0, le=1)]", 0.5, 0, "a number greater than 0 and at most 1"),
+        ("Annotated[float, Field(le=1e-5)]", 0, 1, "a number of at most 1e-05, got 1"),
+        ("Annotated[float, Field(ge=0, allow_inf_nan=False)]", 0.5, float("inf"),
+         "a finite number of at least 0, got inf"),
+        ("float", 0.5, "much", "a number, got 'much'"),
+        ("Annotated[int, Field(ge=1)]", 3, 2.5, "a whole number of at least 1, got 2.5"),
+        ("Annotated[int, Field(ge=0)] | None", None, "x",
+         "a whole number of at least 0 or null, got 'x'"),
+        ("bool", True, "maybe", "true or false, got 'maybe'"),
+        ("Literal['a', 'b']", "a", "c", "'a' or 'b', got 'c'"),
+        ("Literal['a', 'b', 'c']", "a", 1, "'a', 'b' or 'c', got 1"),
+        ("str", "", 5, "text, got 5"),
+    ],
+)  # fmt: skip
+def test_a_value_out_of_range_is_told_the_range(
+    tmp_path: Path, annotation: str, default: Any, value: Any, words: str
+) -> None:
+    card = card_of(tmp_path, f"*, x: {annotation} = {default!r}")
+    with pytest.raises(UsageError) as caught:
+        resolve_options(card, {"x": value})
+    assert str(caught.value).startswith(f"shrink.x: must be {words}")
+    assert "--set shrink.x=VALUE" in str(caught.value)
+
+
+def test_a_type_without_plain_words_keeps_pydantics(tmp_path: Path) -> None:
+    card = card_of(tmp_path, "*, x: dict[str, int] = {}")
+    with pytest.raises(UsageError, match=r"shrink\.x: Input should be a valid dictionary, got 3"):
+        resolve_options(card, {"x": 3})
+
+
+@pytest.mark.parametrize(
     ("name", "value", "words"),
     [
-        ("factor", 2, "less than or equal to 1"),
-        ("factor", float("nan"), "nan"),
-        ("factor", "much", "valid number"),
-        ("mode", "c", "'a' or 'b'"),
+        ("lr", -1, "a number of at least 0, got -1"),
+        ("lr", float("nan"), "a finite number of at least 0, got nan"),
+        ("epochs", 1.5, "a whole number of at least 0, got 1.5"),
+        ("steps", -1, "a whole number of at least 0 or null, got -1"),
+        ("warmup", 2, "a number from 0 to 1, got 2"),
+        ("beta2", 1, "a number of at least 0 and less than 1, got 1"),
+        ("schedule", "cosine", "'linear' or 'constant', got 'cosine'"),
+        ("lora", "perhaps", "true or false, got 'perhaps'"),
     ],
 )
-def test_wrong_value_names_the_option(tmp_path: Path, name: str, value: Any, words: str) -> None:
-    with pytest.raises(UsageError, match=words) as caught:
-        resolve_options(card_of(tmp_path), {name: value})
-    assert f"shrink.{name}" in str(caught.value)
+def test_the_loops_options_tell_their_range_too(name: str, value: Any, words: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        resolve_options(find_card("method", "npo"), {name: value})
+    assert str(caught.value).startswith(f"npo.{name}: must be {words}")
 
 
 def test_unknown_option_has_near_matches(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ The tiny model has 3 layers of 48 gate rows, so K = round(0.0465 · 144) = round
 from __future__ import annotations
 
 import base64
+import math
 import random
 from typing import Any
 
@@ -24,7 +25,9 @@ from unlearn_bench.methods.model_surgery_max_cosine_subtract import (
 )
 from unlearn_bench.methods.model_surgery_random_probe import model_surgery_random_probe
 from unlearn_bench.methods.model_surgery_random_region import model_surgery_random_region
+from unlearn_bench.methods.sampling import draw
 from unlearn_bench.methods.toxicity_probe import (
+    Probe,
     ProbeOptions,
     mean_hidden_states,
     pool,
@@ -39,7 +42,6 @@ ALL = (
     model_surgery_max_cosine_subtract,
 )
 K = 7
-OPTIONS = ProbeOptions(300, -1, True, 20, 1e-3)
 
 
 @pytest.fixture
@@ -53,6 +55,11 @@ def direction_of(record: dict[str, Any]) -> torch.Tensor:
 
 def stacked_gates(model: Any) -> torch.Tensor:
     return torch.cat([weight.detach().clone() for weight in gate_weights(model)])  # (144, 32)
+
+
+def trained(features: torch.Tensor, labels: torch.Tensor, epochs: int) -> Probe:
+    options = ProbeOptions("paper", len(labels), 0, epochs, 1e-2)
+    return train_probe(features, labels, options, layer=0, after_norm=False, seed=0)
 
 
 def recorded_rows(record: dict[str, Any]) -> list[int]:
@@ -135,13 +142,13 @@ def test_mean_hidden_states_do_not_depend_on_padding(
     """In fp32, a text gives the same x̄ alone and beside a text three times as long."""
     monkeypatch.setattr("unlearn_bench.training.precision.supports_bf16", lambda device: False)
     texts = ["You are kind.", "You are a kind person and a good friend, and everybody knows."]
-    together = mean_hidden_states(context, texts, OPTIONS)
-    alone = torch.cat([mean_hidden_states(context, [text], OPTIONS) for text in texts])
-    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
+    together = mean_hidden_states(context, texts, 2, after_norm=True)
+    alone = [mean_hidden_states(context, [text], 2, after_norm=True) for text in texts]
+    torch.testing.assert_close(together, torch.cat(alone), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
-    ("layer", "after_norm", "index"), [(-1, True, 3), (2, True, 3), (1, True, 2), (0, False, 1)]
+    ("layer", "after_norm", "index"), [(2, True, 3), (1, False, 2), (0, False, 1)]
 )
 def test_layer_and_norm_are_the_ones_asked_for(
     context: EditContext,
@@ -155,7 +162,7 @@ def test_layer_and_norm_are_the_ones_asked_for(
     text = "The people are lovely."
     ids = torch.tensor([context.tokenizer(text)["input_ids"]])
     expected = context.model(ids, output_hidden_states=True).hidden_states[index].mean(1)
-    found = mean_hidden_states(context, [text], ProbeOptions(1, layer, after_norm, 1, 1e-3))
+    found = mean_hidden_states(context, [text], layer, after_norm=after_norm)
     torch.testing.assert_close(found, expected.detach(), atol=1e-5, rtol=1e-5)
 
 
@@ -165,8 +172,8 @@ def test_before_the_final_norm_is_another_state(context: EditContext) -> None:
     tokens = context.tokenizer(text)["input_ids"][:1]
     context.tokenizer = lambda *args, **kwargs: {"input_ids": [tokens]}
     context.tokenizer.pad_token_id = 1
-    before = mean_hidden_states(context, [text], ProbeOptions(1, -1, False, 1, 1e-3))
-    after = mean_hidden_states(context, [text], ProbeOptions(1, -1, True, 1, 1e-3))
+    before = mean_hidden_states(context, [text], 2, after_norm=False)
+    after = mean_hidden_states(context, [text], 2, after_norm=True)
     torch.testing.assert_close(context.model.model.norm(before), after, atol=2e-2, rtol=2e-2)
     assert not torch.allclose(before, after, atol=0.1)
 
@@ -176,9 +183,67 @@ def test_unknown_layer_is_refused(context: EditContext) -> None:
         model_surgery(context, layer=3)
 
 
-def test_the_middle_layer_is_read_unless_another_is_named(context: EditContext) -> None:
-    assert model_surgery(context)["probe_layer"] == 1
-    assert model_surgery(context, layer=-1)["probe_layer"] == 2
+@pytest.mark.parametrize("surgery", ALL)
+@pytest.mark.parametrize(
+    ("options", "layer", "after_norm"),
+    [
+        ({}, 1, False),
+        ({"layer": -1}, 2, False),
+        ({"variant": "released"}, 2, True),
+        ({"variant": "released", "layer": 2}, 2, True),
+        ({"variant": "released", "layer": 0}, 0, False),
+    ],
+)
+def test_the_record_says_which_variant_ran_and_what_its_probe_read(
+    context: EditContext, surgery: Any, options: dict[str, Any], layer: int, after_norm: bool
+) -> None:
+    """The paper's form reads the middle layer unless told otherwise, the released code the last,
+    which only it takes from behind the final norm.
+    """
+    record = surgery(context, **options)
+    assert record["variant"] == options.get("variant", "paper")
+    assert (record["probe_layer"], record["probe_after_norm"]) == (layer, after_norm)
+    assert (record["probe_bias"] is None) == (record["variant"] == "paper")
+
+
+@pytest.mark.parametrize("variant", ["paper", "released"])
+def test_each_variant_learns_from_its_own_state_of_the_last_layer(
+    context: EditContext, monkeypatch: pytest.MonkeyPatch, variant: Any
+) -> None:
+    """W[1] is that of a probe trained on states read here: the last block's own output, and for the
+    released form the same behind `model.norm`.
+    """
+    monkeypatch.setattr("unlearn_bench.training.precision.supports_bf16", lambda device: False)
+    blocks, norm = context.model.model.layers, context.model.model.norm
+    kinds = (context.data.clean, context.data.toxic)
+    states = []
+    with torch.no_grad(), blocks[-1].register_forward_hook(lambda *call: states.append(call[2])):
+        for text in (text for kind in kinds for text in draw(kind, 250, context.seed)):
+            context.model(torch.tensor([context.tokenizer(text)["input_ids"]]))
+        read = norm if variant == "released" else torch.nn.Identity()
+        features = torch.cat([read(state).mean(1) for state in states])
+    labels = torch.tensor([0] * 6 + [1] * 6)
+    options = ProbeOptions(variant, 250, -1, 100, 1e-4)
+    expected = train_probe(features, labels, options, layer=2, after_norm=False, seed=context.seed)
+    found = direction_of(model_surgery(context, alpha=0.0, layer=-1, variant=variant))
+    torch.testing.assert_close(found, expected.toxic, atol=1e-5, rtol=1e-3)
+
+
+def test_only_the_released_probe_has_a_bias() -> None:
+    """With x̄ = 0 there is no direction to learn: the paper's softmax(W·x̄) stays at one half. A
+    bias learns how common the classes are: b[1] − b[0] = log(0.75 / 0.25) at three toxic of four.
+    """
+    features, labels = torch.zeros(400, 8), (torch.arange(400) % 4 > 0).long()
+    probes = [
+        train_probe(
+            features, labels, ProbeOptions(v, 400, -1, 40, 1e-2), layer=0, after_norm=False, seed=0
+        )
+        for v in ("paper", "released")
+    ]
+    assert probes[0].bias is None
+    assert probes[1].bias is not None
+    assert not any(probe.weight.any() for probe in probes)
+    assert float(probes[1].bias[1] - probes[1].bias[0]) == pytest.approx(math.log(3), abs=0.15)
 
 
 def test_batches_hold_every_text_once_and_stay_small() -> None:
@@ -200,14 +265,12 @@ def test_probe_finds_a_planted_direction_and_holds_a_tenth_out() -> None:
     labels = torch.arange(200) % 2
     noise = 0.3 * torch.randn(200, 16, generator=generator)
     features = noise + (4.0 * labels - 2.0)[:, None] * u
-    probe = train_probe(features, labels, ProbeOptions(100, -1, True, 20, 1e-2), layer=0, seed=0)
+    probe = trained(features, labels, epochs=20)
     assert (probe.trained_on, probe.held_out) == (180, 20)
     assert probe.accuracy == 1.0
     assert F.cosine_similarity(probe.toxic, u, dim=0) > 0.95
     torch.testing.assert_close(probe.weight[0], -probe.weight[1])
-    swapped = train_probe(
-        features, 1 - labels, ProbeOptions(100, -1, True, 20, 1e-2), layer=0, seed=0
-    )
+    swapped = trained(features, 1 - labels, epochs=20)
     assert F.cosine_similarity(swapped.toxic, u, dim=0) < -0.95
 
 
@@ -216,8 +279,8 @@ def test_accuracy_is_that_of_texts_the_probe_never_saw() -> None:
     generator = torch.Generator().manual_seed(0)
     features = 10 * torch.randn(600, 512, generator=generator)
     labels = torch.randint(0, 2, (600,), generator=generator)
-    probe = train_probe(features, labels, ProbeOptions(300, -1, True, 30, 1e-2), layer=0, seed=0)
-    fitted = (features @ probe.weight.T + probe.bias).argmax(-1) == labels
+    probe = trained(features, labels, epochs=30)
+    fitted = (features @ probe.weight.T).argmax(-1) == labels
     assert fitted.float().mean() > 0.9
     assert probe.accuracy < 0.75
 

@@ -76,7 +76,10 @@ def operate(
     shift_rows(gates, rows, alpha * direction)
     after = cosines(gates, direction)
     return {
+        "variant": probe.variant,
         "probe_layer": probe.layer,
+        "probe_after_norm": probe.after_norm,
+        "probe_bias": None if probe.bias is None else probe.bias.tolist(),
         "probe_accuracy": probe.accuracy,
         "probe_trained_on": probe.trained_on,
         "probe_held_out": probe.held_out,

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from unlearn_bench.methods.contract import EditContext
 from unlearn_bench.methods.gate_rows import cosines, count_rows, gate_weights, operate
-from unlearn_bench.methods.toxicity_probe import ProbeOptions, fit_probe
+from unlearn_bench.methods.toxicity_probe import ProbeOptions, Variant, fit_probe
 from unlearn_bench.registry import method
 
 
@@ -18,6 +18,7 @@ from unlearn_bench.registry import method
     kind="edit",
     needs=("toxic", "clean"),
     targets=("*.mlp.gate_proj.weight",),
+    goals=(),
     control=True,
     zero={"alpha": 0.0},
 )
@@ -27,17 +28,17 @@ def model_surgery_max_cosine_subtract(
     alpha: Annotated[float, Field(allow_inf_nan=False)] = 10.0,
     fraction: Annotated[float, Field(gt=0, le=1)] = 0.0465,
     layer: int | None = None,
-    after_final_norm: bool = True,
     comments: Annotated[int, Field(ge=10)] = 250,
     probe_epochs: Annotated[int, Field(ge=1)] = 100,
     probe_lr: Annotated[float, Field(gt=0)] = 1e-4,
+    variant: Variant = "paper",
 ) -> dict[str, Any]:
     """Subtract α·W[1] from the K gate rows with the largest cosine: the intuitive edit, reversed.
 
     Source: the paper's ablation of the region. Options as in `model_surgery`.
     """
     gates = gate_weights(context.model)
-    options = ProbeOptions(comments, layer, after_final_norm, probe_epochs, probe_lr)
+    options = ProbeOptions(variant, comments, layer, probe_epochs, probe_lr)
     probe = fit_probe(context, options)
     rows = cosines(gates, probe.toxic).topk(count_rows(gates, fraction)).indices
     return operate(gates, rows, probe.toxic, -alpha, probe)

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from unlearn_bench.methods.contract import EditContext
 from unlearn_bench.methods.gate_rows import cosines, count_rows, gate_weights, operate
-from unlearn_bench.methods.toxicity_probe import ProbeOptions, fit_probe
+from unlearn_bench.methods.toxicity_probe import ProbeOptions, Variant, fit_probe
 from unlearn_bench.registry import method
 
 
@@ -19,6 +19,7 @@ from unlearn_bench.registry import method
     kind="edit",
     needs=("toxic", "clean"),
     targets=("*.mlp.gate_proj.weight",),
+    goals=(),
     control=True,
     zero={"alpha": 0.0},
 )
@@ -28,18 +29,19 @@ def model_surgery_random_probe(
     alpha: Annotated[float, Field(allow_inf_nan=False)] = 10.0,
     fraction: Annotated[float, Field(gt=0, le=1)] = 0.0465,
     layer: int | None = None,
-    after_final_norm: bool = True,
     comments: Annotated[int, Field(ge=10)] = 250,
     probe_epochs: Annotated[int, Field(ge=1)] = 100,
     probe_lr: Annotated[float, Field(gt=0)] = 1e-4,
+    variant: Variant = "paper",
 ) -> dict[str, Any]:
     """Model Surgery along a random direction of the trained probe's norm; rows chosen by it too.
 
     What this does to toxicity is done by any shift of that size, not by the probe.
-    Source: the paper's ablation of the probe. Options as in `model_surgery`.
+    Source: after the paper's ablation of the probe (section 4.6), which keeps the rows that the
+    trained probe chose; here nothing but the length is the probe's. Options as in `model_surgery`.
     """
     gates = gate_weights(context.model)
-    options = ProbeOptions(comments, layer, after_final_norm, probe_epochs, probe_lr)
+    options = ProbeOptions(variant, comments, layer, probe_epochs, probe_lr)
     probe = fit_probe(context, options)
     generator = torch.Generator().manual_seed(context.seed)
     direction = torch.randn(probe.toxic.shape, generator=generator)

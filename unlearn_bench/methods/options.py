@@ -7,19 +7,34 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
+from pydantic.fields import FieldInfo
 
 from unlearn_bench.errors import UnknownNameError, UsageError
 from unlearn_bench.registry import Card, load_function
 from unlearn_bench.training.options import Training
+
+PLAIN_TYPES = {
+    "boolean": "true or false",
+    "integer": "a whole number",
+    "null": "null",
+    "number": "a number",
+    "string": "text",
+}
+BOUNDS = {  # of JSON schema, lower before upper
+    "minimum": "at least",
+    "exclusiveMinimum": "greater than",
+    "maximum": "at most",
+    "exclusiveMaximum": "less than",
+}
 
 
 def resolve_options(card: Card, given: Mapping[str, Any]) -> dict[str, Any]:
     """All options of the method, JSON-able: `given` checked, the rest at their defaults.
 
     The training loop's options are among them for every method that uses it. Raises
-    UnknownNameError with near matches for an unknown option, UsageError for a value of the wrong
-    type or range.
+    UnknownNameError with near matches for an unknown option, UsageError with the allowed values for
+    one of the wrong type or out of range.
     """
     model = options_model(card)
     for name in given:
@@ -29,9 +44,13 @@ def resolve_options(card: Card, given: Mapping[str, Any]) -> dict[str, Any]:
         return model(**given).model_dump(mode="json")
     except ValidationError as error:
         first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
+        name = str(first["loc"][0])
+        words = allowed_values(model.model_fields[name])
+        if first["type"] == "finite_number":
+            words = words.replace("number", "finite number", 1)
+        why = f"must be {words}" if words else first["msg"]
         raise UsageError(
-            f"{card.name}.{name}: {first['msg']}, got {first['input']!r}",
+            f"{card.name}.{name}: {why}, got {given.get(name, first['input'])!r}",
             next_step=f"choose another value with --set {card.name}.{name}=VALUE",
         ) from error
 
@@ -48,6 +67,38 @@ def split_options(card: Card, options: Mapping[str, Any]) -> tuple[dict[str, Any
     return values, Training(**training)
 
 
+def own_defaults(card: Card) -> dict[str, Any]:
+    """The method's own options, without the training loop's, at their defaults."""
+    return {name: field.default for name, (_, field) in _own_fields(card).items()}
+
+
+def allowed_values(field: FieldInfo) -> str:
+    """What an option may be, in words: "a number from 0 to 1". "" for a type without plain words.
+
+    JSON schema knows no infinity, so "finite" is not among them.
+    """
+    return _in_words(TypeAdapter(field.rebuild_annotation()).json_schema())
+
+
+def _in_words(schema: Mapping[str, Any]) -> str:
+    if "anyOf" in schema:
+        choices = [_in_words(choice) for choice in schema["anyOf"]]
+        return " or ".join(choices) if all(choices) else ""
+    if "enum" in schema or "const" in schema:
+        values = [repr(value) for value in schema.get("enum", [schema.get("const")])]
+        return " or ".join(filter(None, (", ".join(values[:-1]), values[-1])))
+    words = PLAIN_TYPES.get(schema.get("type", ""), "")
+    return f"{words} {_range(schema)}".rstrip() if words else ""
+
+
+def _range(schema: Mapping[str, Any]) -> str:
+    limits = {key: f"{schema[key]:g}" for key in BOUNDS if key in schema}
+    if limits.keys() == {"minimum", "maximum"}:
+        return f"from {limits['minimum']} to {limits['maximum']}"
+    words = " and ".join(f"{BOUNDS[key]} {value}" for key, value in limits.items())
+    return f"of {words}" if words.startswith("at") else words
+
+
 def uses_loop(card: Card, function: Callable[..., Any]) -> bool:
     """Whether the loop's options are options of the method: losses, and edits that take them."""
     return card.facts.get("kind") == "loss" or "training" in inspect.signature(function).parameters
@@ -59,6 +110,18 @@ def options_model(card: Card) -> type[BaseModel]:
     The decorator's `training` replaces the loop's own defaults. Raises UsageError for a method
     whose signature cannot serve: an option without a default or type, or one named like the loop's.
     """
+    fields = _own_fields(card)
+    if uses_loop(card, load_function(card)):
+        fields |= _loop_fields(card, fields)
+    elif card.facts.get("training"):
+        raise _unfit(card, "it sets `training` and does not use the shared loop")
+    return create_model(
+        f"{card.name}_options", __config__=ConfigDict(extra="forbid", frozen=True), **fields
+    )
+
+
+def _own_fields(card: Card) -> dict[str, Any]:
+    """(type, pydantic field) of each keyword-only argument; errors as in `options_model`."""
     function = load_function(card)
     hints = get_type_hints(function, include_extras=True)
     fields: dict[str, Any] = {}
@@ -68,13 +131,7 @@ def options_model(card: Card) -> type[BaseModel]:
         if parameter.default is inspect.Parameter.empty or name not in hints:
             raise _unfit(card, f"its option {name!r} needs a type and a default")
         fields[name] = (hints[name], Field(default=parameter.default, validate_default=True))
-    if uses_loop(card, function):
-        fields |= _loop_fields(card, fields)
-    elif card.facts.get("training"):
-        raise _unfit(card, "it sets `training` and does not use the shared loop")
-    return create_model(
-        f"{card.name}_options", __config__=ConfigDict(extra="forbid", frozen=True), **fields
-    )
+    return fields
 
 
 def _loop_fields(card: Card, own: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,8 +15,10 @@ from unlearn_bench.registry import method
     "shrink_perturb",
     paper="arXiv:1910.08475",
     kind="edit",
+    goals=("forget",),
     needs=(),
     targets=("*.mlp.down_proj.weight",),
+    search={"shrink": (0.5, 1.0), "noise": (0.0, 0.2)},
     zero={"shrink": 1.0, "noise": 0.0},
 )
 def shrink_perturb(
