@@ -1,10 +1,10 @@
-"""The contract C1 to C7 over every registered method; a new one joins by its file alone."""
+"""The contract C1 to C8 over every registered method; a new one joins by its file alone."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,15 +16,18 @@ from unlearn_bench.methods.contract import METHOD_FACTS, NEEDS, EditContext, Edi
 from unlearn_bench.methods.options import options_model
 from unlearn_bench.methods.run import edit_model
 from unlearn_bench.models.load import load_model, save_model
+from unlearn_bench.models.open import OpenedModel
 from unlearn_bench.registry import Card, list_cards
+from unlearn_bench.runs.requests import READ, REQUESTED, Kind, find_obstacle
 from unlearn_bench.schema import EditReport
+from unlearn_bench.training.prepare import BaseTraining, Recipe
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 CARDS = list_cards("method")
 # The unedited model has nothing to switch off, and the exact one is a replacement, not an edit.
-WITHOUT_ZERO = {"exact_unlearning"}
+WITHOUT_ZERO = {"exact_unlearning", "sisa"}
 UNCHANGED = {"noop"}
 # Enough work to change every target, little enough for a test. Only what a method has is set.
 SMALL = {"epochs": 1, "batch_size": 2, "max_tokens": 48}
@@ -50,23 +53,37 @@ def edit(
 ) -> Callable[..., Edited]:
     """Runs one method on a fresh tiny model, whose configuration `changes` may alter."""
 
-    def run(name: str, changes: dict[str, Any] | None = None, **options: Any) -> Edited:
+    def run(
+        name: str,
+        changes: dict[str, Any] | None = None,
+        data: EditData = tiny_data,
+        **options: Any,
+    ) -> Edited:
         card, changes = CARDS[name], changes or {}
         model = make_tiny_model(**changes)
         before = {n: p.detach().clone() for n, p in model.named_parameters()}
 
-        def exact() -> Path:
-            folder = tmp_path_factory.mktemp("exact") / "model"
-            save_model(make_tiny_model(seed=1, **changes), tiny_tokenizer, folder)
+        def saved(seed: int) -> Path:
+            folder = tmp_path_factory.mktemp("saved") / "model"
+            save_model(make_tiny_model(seed=seed, **changes), tiny_tokenizer, folder)
             return folder
+
+        base = BaseTraining(
+            OpenedModel(saved(2), "tiny", "Tiny", "sha256:tiny", ""),
+            Recipe(epochs=1, batch_size=4, biography_batch=1),
+            anchors=(),
+            before=(*data.forget, *data.old, *data.retain),
+            after=(*data.update, *data.retain, *data.forget[-1:]),
+        )
 
         context = EditContext(
             model,
             tiny_tokenizer,
-            tiny_data,
+            data,
             seed=7,
             reference=lambda: make_tiny_model(**changes),
-            exact=exact,
+            exact=lambda: saved(1),
+            base=base,
         )
         return Edited(card, model, before, edit_model(card, context, small(card) | options))
 
@@ -180,3 +197,15 @@ def test_c7_biased_projections_and_untied_embeddings(
     assert any(n.endswith("bias") for n in result.before)
     assert bool(changed_names(result)) == (name not in UNCHANGED)
     assert torch.isfinite(logits(result.model)).all()
+
+
+@pytest.mark.parametrize("kind", READ)
+@pytest.mark.parametrize("name", [name for name in CARDS if CARDS[name].facts.get("optional")])
+def test_c8_optional_sets_may_be_empty(
+    name: str, kind: Kind, edit: Callable[..., Edited], tiny_data: EditData
+) -> None:
+    """A single request to forget or to update leaves the other's sets empty."""
+    if find_obstacle(CARDS[name], kind):
+        pytest.skip("the method serves no such request")
+    empty = dict.fromkeys(REQUESTED - READ[kind], ())
+    assert changed_names(edit(name, data=replace(tiny_data, **empty)))

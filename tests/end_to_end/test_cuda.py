@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,9 @@ from unlearn_bench.methods.run import edit_model
 from unlearn_bench.models.fingerprint import fingerprint
 from unlearn_bench.models.load import save_model
 from unlearn_bench.registry import list_cards
+from unlearn_bench.training.likelihood import answer_logits, kl_to_reference, nll_mean
+from unlearn_bench.training.loop import train
+from unlearn_bench.training.options import Training
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
@@ -62,7 +66,72 @@ def test_greedy_texts_on_the_device_are_those_of_the_cpu(tiny_folder: Path) -> N
     assert texts[0] == texts[1]
 
 
-@pytest.mark.parametrize("name", CARDS)
+@pytest.mark.parametrize("options", [{}, {"lora": True}, {"checkpointing": True}])
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_a_training_on_the_device_is_that_of_the_cpu(
+    precision: str,
+    options: dict[str, Any],
+    make_tiny_model: Callable[..., LlamaForCausalLM],
+    tiny_tokenizer: PreTrainedTokenizerFast,
+    tiny_data: EditData,
+) -> None:
+    """bf16 is of the activations alone: weights, gradients and what is kept of them are fp32.
+
+    Plain gradient descent, in which a difference is as large as the gradients' own.
+    """
+    training = Training(steps=3, batch_size=2, lr=0.1, optimizer="sgd", precision=precision,
+                        **options)  # fmt: skip
+    weights, losses = {}, {}
+    for device in ("cpu", "cuda"):
+        model, kinds = make_tiny_model().to(device), set()
+
+        def loss(batch: Any, policy: Any, reference: Any, kinds: Any = kinds) -> torch.Tensor:
+            logits = answer_logits(policy, batch.retain)
+            kinds.update((logits.dtype, *(p.dtype for p in policy.parameters())))
+            drift = kl_to_reference(reference, policy, batch.retain)
+            return nll_mean(policy, batch.forget) + drift
+
+        log = train(
+            model,
+            tiny_tokenizer,
+            {"forget": tiny_data.forget, "retain": tiny_data.retain},
+            loss,
+            training,
+            seed=0,
+            reference=lambda device=device: make_tiny_model().to(device),
+        )
+        computed = torch.bfloat16 if precision == "bf16" else torch.float32
+        assert kinds == {torch.float32, computed}
+        weights[device], losses[device] = dict(model.cpu().named_parameters()), log.losses
+    near = 2e-2 if precision == "bf16" else 1e-4
+    assert losses["cuda"] == pytest.approx(losses["cpu"], rel=near)
+    for name, weight in weights["cuda"].items():
+        assert weight.dtype == torch.float32
+        torch.testing.assert_close(weight, weights["cpu"][name], rtol=0, atol=near / 5)
+
+
+def test_checkpointing_on_the_device_takes_less_memory(
+    make_tiny_model: Callable[..., LlamaForCausalLM],
+    tiny_tokenizer: PreTrainedTokenizerFast,
+    tiny_data: EditData,
+) -> None:
+    """Twelve layers on long texts, so that what layers keep is most of it."""
+    texts = [replace(text, answer=text.answer * 40) for text in tiny_data.retain]
+    peaks = []
+    for checkpointing in (False, True):
+        model = make_tiny_model(num_hidden_layers=12).cuda()
+        torch.cuda.reset_peak_memory_stats()
+        training = Training(steps=2, batch_size=4, checkpointing=checkpointing)
+        train(model, tiny_tokenizer, {"retain": texts},
+              lambda batch, policy, reference: nll_mean(policy, batch.retain), training,
+              seed=0)  # fmt: skip
+        peaks.append(torch.cuda.max_memory_allocated())
+    assert peaks[1] < 0.6 * peaks[0]
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in CARDS if "base" not in CARDS[name].facts["needs"]]
+)
 def test_every_method_edits_a_model_on_the_device(
     name: str,
     make_tiny_model: Callable[..., LlamaForCausalLM],

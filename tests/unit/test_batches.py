@@ -108,6 +108,19 @@ def test_sets_are_read_when_asked_for_and_only_then(
         _ = sets.old
 
 
+def test_a_set_is_known_to_be_empty_without_being_read() -> None:
+    def never() -> object:
+        raise AssertionError("the set was read")
+        yield
+
+    streams = {"forget": never(), "update": never()}
+    sets = SetBatches(streams, texts={"forget": (Example("a", "", "x"),), "update": ()})
+    assert sets.has("forget")
+    assert not sets.has("update")
+    with pytest.raises(UsageError, match="does not declare"):
+        sets.has("updates")
+
+
 def test_a_set_repeats_with_all_its_examples(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
     examples = [Example(str(i), "", "x" * (i + 1)) for i in range(5)]
     stream = read_set("retain", examples, tiny_tokenizer, batch_size=2, max_tokens=64, seed=3)

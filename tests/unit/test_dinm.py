@@ -21,6 +21,7 @@ from unlearn_bench.methods.pair_editing import (
     responses,
     train_safe,
 )
+from unlearn_bench.registry import find_card
 from unlearn_bench.schema import Example, Pair
 from unlearn_bench.training.batches import encode
 from unlearn_bench.training.options import Training
@@ -36,6 +37,11 @@ def context(make_tiny_model: Any, tiny_tokenizer: Any, tiny_data: EditData) -> E
     """θ₀ is a second model of the same weights, as the runner gives it."""
     reference = make_tiny_model()
     return EditContext(make_tiny_model(), tiny_tokenizer, tiny_data, 0, lambda: reference)
+
+
+def training(**changes: Any) -> Training:
+    """The method's own defaults, changed."""
+    return Training(**{**find_card("method", "dinm").facts["training"], **changes})
 
 
 def silence_all_layers_but(model: Any, kept: int) -> None:
@@ -61,7 +67,7 @@ def test_a_planted_divergence_is_located_counting_from_zero(
     assert (distances[:planted] < 0.5 * distances[planted]).all()
     assert (distances[planted:] == distances[planted]).all()
     before = snapshot(context.model)
-    record = dinm(context, lr=1e-3, steps=2, locality_weight=0.0)
+    record = dinm(context, training(lr=1e-3, steps=2), locality_weight=0.0)
     assert record["layer"] == planted
     (change,) = diff(before, context.model)
     assert change.name == f"model.layers.{planted}.mlp.down_proj.weight"
@@ -95,11 +101,23 @@ def test_states_are_layer_outputs_before_the_final_norm(
 def test_only_the_located_tensor_changes_under_weight_decay(context: EditContext) -> None:
     before = snapshot(context.model)
     flags = [parameter.requires_grad for parameter in context.model.parameters()]
-    record = dinm(context, lr=1e-3, weight_decay=0.5)
+    record = dinm(context, training(lr=1e-3, weight_decay=0.5))
     (change,) = diff(before, context.model)
     assert change.name == f"model.layers.{record['layer']}.mlp.down_proj.weight"
     assert [parameter.requires_grad for parameter in context.model.parameters()] == flags
     assert all(parameter.grad is None for parameter in context.model.parameters())
+
+
+def test_lora_changes_the_located_tensor_by_a_low_rank_matrix(context: EditContext) -> None:
+    before = snapshot(context.model)
+    record = dinm(context, training(lr=1e-2, lora=True, lora_rank=2))
+    name = f"model.layers.{record['layer']}.mlp.down_proj.weight"
+    (change,) = diff(before, context.model)
+    assert change.name == name
+    moved = dict(context.model.named_parameters())[name].detach() - before[name]
+    sizes = torch.linalg.svdvals(moved)
+    assert (sizes[:2] > 1e-3).all()
+    assert (sizes[2:] < 1e-5).all()
 
 
 def test_the_loss_stands_on_the_safe_response_alone(context: EditContext) -> None:
@@ -147,7 +165,7 @@ def test_the_locality_term_has_a_gradient_in_the_papers_form_only(
 def test_persistent_edit_makes_every_safe_response_likelier(context: EditContext) -> None:
     context.data = EditData(pairs=tuple(PAIRS), benign=context.data.benign)
     before = [response_nll(context, pair)["nll_safe"] for pair in PAIRS]
-    record = dinm(context, lr=1e-2, safe_weight=1.0)
+    record = dinm(context, training(lr=1e-2), safe_weight=1.0)
     after = [response_nll(context, pair)["nll_safe"] for pair in PAIRS]
     assert all(a < b for a, b in zip(after, before, strict=True))
     assert record["steps"] == 10
@@ -159,7 +177,7 @@ def test_per_instance_edits_are_recorded_and_taken_back(context: EditContext) ->
     context.data = EditData(pairs=tuple(PAIRS), benign=context.data.benign)
     expected = {pair.id: response_nll(context, pair) for pair in PAIRS}
     before = snapshot(context.model)
-    record = dinm(context, lr=1e-2, safe_weight=1.0, scope="per_instance")
+    record = dinm(context, training(lr=1e-2), safe_weight=1.0, scope="per_instance")
     assert list(diff(before, context.model)) == []
     assert {instance["id"] for instance in record["instances"]} == {"a", "b"}
     for instance in record["instances"]:
@@ -197,7 +215,7 @@ def test_missing_pairs_and_ungated_models_are_refused(
 
     gpt2 = GPT2LMHeadModel(GPT2Config(n_layer=2, n_head=2, n_embd=16, vocab_size=300))
     with pytest.raises(UsageError, match="gate_proj"):
-        dinm(EditContext(gpt2, tiny_tokenizer, tiny_data, 0, lambda: gpt2))
+        dinm(EditContext(gpt2, tiny_tokenizer, tiny_data, 0, lambda: gpt2), training())
     context.data = EditData()
     with pytest.raises(MissingDataError, match="safe and an unsafe"):
-        dinm(context)
+        dinm(context, training())

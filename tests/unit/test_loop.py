@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from unlearn_bench.errors import DivergedError, ReferenceMovedError
+from unlearn_bench.errors import (
+    DivergedError,
+    MissingDataError,
+    ReferenceMovedError,
+    UsageError,
+)
 from unlearn_bench.schema import Example
 from unlearn_bench.training.batches import collate, encode
 from unlearn_bench.training.likelihood import kl_to_reference, nll_mean
@@ -161,6 +166,110 @@ def test_accumulated_batches_make_one_step(
     assert run(make_tiny_model(), epochs=1, accumulate=3).steps == 1
 
 
+def test_k_accumulated_batches_step_along_the_mean_of_their_gradients(
+    tiny_model: LlamaForCausalLM,
+    make_tiny_model: Callable[..., LlamaForCausalLM],
+    tiny_tokenizer: PreTrainedTokenizerFast,
+    run: Run,
+) -> None:
+    """Batches of 2, 2 and 1 texts with other numbers of tokens: every batch counts one third.
+
+    The mean over all 5 texts, or over all their tokens, would be another step.
+    """
+    texts = TEXTS[:5]
+    asked: list[tuple[str, ...]] = []
+
+    def loss(batch: Any, policy: Any, reference: Any) -> torch.Tensor:
+        asked.append(batch.get("text").ids)
+        return nll_mean(policy, batch.get("text"))
+
+    log = run(tiny_model, loss, sets={"text": texts}, optimizer="sgd", lr=0.1, steps=1,
+              accumulate=3, clip=float("inf"))  # fmt: skip
+    assert sorted(map(len, asked)) == [1, 2, 2]
+    other, found = make_tiny_model(), []
+    by_id = {text.id: text for text in texts}
+    for ids in asked:
+        batch = collate(encode(tiny_tokenizer, [by_id[id_] for id_ in ids]), pad_id=1)
+        value = nll_mean(other, batch) / 3
+        value.backward()  # .grad adds up
+        found.append(float(value.detach()))
+    assert log.losses == pytest.approx([sum(found)], rel=1e-5)
+    for mine, theirs in zip(tiny_model.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs - 0.1 * theirs.grad, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("lora", [False, True])
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_checkpointing_trains_the_same_and_leaves_no_trace(
+    lora: bool, attention: str, make_tiny_model: Callable[..., LlamaForCausalLM], run: Run
+) -> None:
+    """Short texts take another attention in training; computed again it must be the first one."""
+    plain, saving, reference = (make_tiny_model(attn_implementation=attention) for _ in range(3))
+    assert plain.config._attn_implementation == attention
+    computed: list[bool] = []
+
+    def loss(batch: Any, policy: Any, teacher: Any) -> torch.Tensor:
+        text = batch.get("text")
+        return kl_to_reference(teacher, policy, text) + nll_mean(policy, text)
+
+    options: dict[str, Any] = {"optimizer": "sgd", "lr": 0.1, "steps": 4, "lora": lora}
+    options["reference"] = lambda: reference
+    wanted = run(plain, loss, **options)
+    state = flags_of(saving)
+    hook = saving.model.layers[1].mlp.register_forward_pre_hook(
+        lambda *_: computed.append(saving.is_gradient_checkpointing)
+    )
+    log = run(saving, loss, **options, checkpointing=True)
+    hook.remove()
+    # Two policy passes a step, each computed twice; with LoRA the teacher's pass is here as well.
+    assert len(computed) == 4 * (2 * 2 + lora)
+    assert all(computed)
+    assert (log.forward_passes, log.backward_passes) == (wanted.forward_passes, 4) == (12, 4)
+    assert log.losses == pytest.approx(wanted.losses, rel=1e-4)
+    assert log.grad_norms == pytest.approx(wanted.grad_norms, rel=1e-4)
+    for mine, theirs in zip(saving.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+    assert flags_of(saving) == state
+
+
+def flags_of(model: LlamaForCausalLM) -> list[Any]:
+    """What a training may switch on a model and has to switch back."""
+    modules = [
+        (name, module.training, getattr(module, "gradient_checkpointing", None),
+         len(module._forward_hooks), len(module._forward_pre_hooks))
+        for name, module in model.named_modules()
+    ]  # fmt: skip
+    switches = [weight.requires_grad for weight in model.parameters()]
+    return [modules, switches, model.config.to_dict(), model.config._attn_implementation,
+            model.get_input_embeddings().sparse]  # fmt: skip
+
+
+def test_checkpointing_runs_through_no_frozen_layer(tiny_model: LlamaForCausalLM, run: Run) -> None:
+    """Below the first layer that trains nothing needs a gradient, and nothing is computed again."""
+    tiny_model.requires_grad_(False)
+    tiny_model.model.layers[2].mlp.requires_grad_(True)
+    calls = [0, 0, 0]
+
+    def count(index: int) -> Any:
+        def hook(*_: Any) -> None:
+            calls[index] += 1
+
+        return hook
+
+    for index, layer in enumerate(tiny_model.model.layers):
+        layer.mlp.register_forward_pre_hook(count(index))
+    run(tiny_model, steps=1, checkpointing=True)
+    assert calls == [1, 1, 2]
+
+
+def test_checkpointing_is_refused_where_the_architecture_has_none(
+    tiny_model: LlamaForCausalLM, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(tiny_model), "supports_gradient_checkpointing", False)
+    with pytest.raises(UsageError, match="checkpointing is not possible"):
+        run(tiny_model, steps=1, checkpointing=True)
+
+
 def test_rate_by_hand() -> None:
     """10 steps, warm-up 0.2: two rising steps 1/3, 2/3, then 1 falling by 1/8 a step to 1/8."""
     linear = Training(warmup=0.2)
@@ -282,6 +391,24 @@ def test_lora_merges_and_serves_as_its_own_reference(
     assert tiny_model.lm_head.weight is tiny_model.model.embed_tokens.weight
 
 
+def test_lora_changes_only_what_would_have_trained(tiny_model: LlamaForCausalLM, run: Run) -> None:
+    """Two of the linear layers are in training, and a norm, which no adapter can express."""
+    tiny_model.requires_grad_(False)
+    chosen = {"model.layers.1.mlp.down_proj.weight", "model.layers.2.self_attn.q_proj.weight"}
+    weights = dict(tiny_model.named_parameters())
+    for name in (*chosen, "model.norm.weight"):
+        weights[name].requires_grad_(True)
+    before, flags = weights_of(tiny_model), [w.requires_grad for w in tiny_model.parameters()]
+    run(tiny_model, lora=True, lr=1e-1, steps=2)
+    after = dict(tiny_model.named_parameters())
+    assert {name for name in after if not torch.equal(after[name], before[name])} == chosen
+    assert [weight.requires_grad for weight in tiny_model.parameters()] == flags
+    tiny_model.requires_grad_(False)
+    tiny_model.model.norm.requires_grad_(True)
+    with pytest.raises(UsageError, match="LoRA changes linear layers"):
+        run(tiny_model, lora=True, steps=1)
+
+
 def test_stop_is_asked_after_each_epoch_but_the_last(
     tiny_model: LlamaForCausalLM, run: Run
 ) -> None:
@@ -309,6 +436,17 @@ def test_set_that_the_loss_does_not_ask_for_is_never_read(
     assert run(tiny_model, sets=sets).steps == 6
     with pytest.raises(AssertionError, match="was read"):
         run(tiny_model, lambda b, p, r: nll_mean(p, b.get("other")), sets=sets)
+
+
+def test_an_epoch_is_of_the_first_set_that_holds_texts(
+    tiny_model: LlamaForCausalLM, run: Run
+) -> None:
+    """Six texts by two: three steps an epoch, whatever empty set stands first."""
+    log = run(tiny_model, sets={"empty": (), "text": TEXTS, "more": TEXTS[:1]}, epochs=1)
+    assert log.steps == 3
+    with pytest.raises(MissingDataError, match="'empty', and it is empty"):
+        run(tiny_model, lambda b, p, r: nll_mean(p, b.get("empty")),
+            sets={"empty": (), "text": TEXTS})  # fmt: skip
 
 
 def test_every_module_gets_its_own_mode_back(tiny_model: LlamaForCausalLM, run: Run) -> None:

@@ -130,6 +130,26 @@ def test_exact_model_is_the_training_run_done_by_hand(
         assert torch.equal(weight, start.get_parameter(name)) == ("mlp" not in name), name
 
 
+def test_exact_after_some_requests_is_trained_without_those_and_with_the_rest(
+    base: OpenedModel, fur: FurData, tmp_path: Path, read_ids: list[str]
+) -> None:
+    prepared = prepare_models(base, fur, RECIPE, anchors=(), seed=0, cache=tmp_path)
+    gone, kept = (subject.id for subject in fur.select("test", "forget"))
+    read_ids.clear()
+    folder = prepared.exact_after([gone])
+    subjects = {identity.partition(":")[0].partition(".")[0] for identity in read_ids}
+    assert gone not in subjects
+    assert kept in subjects
+    updates = {text.id for text in fur.edit_sets().update} - {t.id for t in fur.target_training()}
+    assert updates
+    assert not updates & set(read_ids)
+    assert folder not in (prepared.exact(), prepared.target)
+    read_ids.clear()
+    everything = [s.id for role in ("forget", "update") for s in fur.select("test", role)]
+    assert prepared.exact_after(everything) == prepared.exact()  # the same folder, trained once
+    assert not read_ids
+
+
 def test_anchors_hold_the_target_to_its_base(
     base: OpenedModel, fur: FurData, tmp_path: Path
 ) -> None:

@@ -29,38 +29,36 @@ from unlearn_bench.training.options import Training
     kind="edit",
     needs=("pairs", "benign", "reference"),
     targets=("*.mlp.down_proj.weight",),
+    goals=("detoxify",),
+    search={
+        "lr": (1.25e-4, 2e-3, "log"),
+        "steps": [5, 10, 20, 40],
+        "safe_weight": (0.025, 1.0, "log"),
+        "locality_weight": (0.25, 4.0, "log"),
+        "batch_size": [4, 8],
+    },
+    training={"lr": 5e-4, "steps": 10, "batch_size": 8, "warmup": 0.0, "schedule": "constant"},
     zero={"steps": 0},
 )
 def dinm(
     context: EditContext,
+    training: Training,
     *,
-    steps: Annotated[int, Field(ge=0)] = 10,
-    lr: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 5e-4,
     safe_weight: Annotated[float, Field(ge=0)] = 0.1,
     locality_weight: Annotated[float, Field(ge=0)] = 1.0,
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0,
     pairs: Annotated[int, Field(ge=1)] = 32,
-    batch_size: Annotated[int, Field(ge=1)] = 8,
     scope: Scope = "persistent",
     variant: Variant = "paper",
 ) -> dict[str, Any]:
     """Train one layer's down_proj towards safe responses, held by a KL on benign text.
 
     Layer ℓ = argmax ‖h_ℓ(safe) − h_ℓ(unsafe)‖₂, with h_ℓ the output of layer ℓ (from 0), mean over
-    the response's tokens and over the pairs. Then `steps` Adam steps on
+    the response's tokens and over the pairs. Then Adam steps on
         safe_weight·NLL_m(safe | prompt) + locality_weight·KL(θ₀ ‖ θ | benign).
     scope: "persistent" edits all pairs together; "per_instance" edits each alone, records its
     effect and restores θ₀. variant "released": the KL carries no gradient, as in the code.
     Source: Wang et al. 2024, section 4.
     """
-    training = Training(
-        lr=lr,
-        steps=steps,
-        batch_size=batch_size,
-        weight_decay=weight_decay,
-        warmup=0.0,
-        schedule="constant",
-    )
 
     def edit(chosen: Sequence[Pair]) -> dict[str, Any]:
         distances = layer_distances(context, chosen)

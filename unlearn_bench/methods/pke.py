@@ -33,6 +33,15 @@ from unlearn_bench.training.options import Training
     kind="edit",
     needs=("pairs", "benign", "reference"),
     targets=("*.mlp.gate_proj.weight", "*.mlp.up_proj.weight", "*.mlp.down_proj.weight"),
+    goals=("detoxify",),
+    search={
+        "lr": (1.25e-4, 2e-3, "log"),
+        "steps": [5, 10, 20, 40],
+        "locality_weight": (0.25, 4.0, "log"),
+        "layer_share": (0.15, 0.66),
+        "neuron_share": (0.0025, 0.04, "log"),
+        "batch_size": [4, 8],
+    },
     zero={"steps": 0},
 )
 def pke(
@@ -48,6 +57,8 @@ def pke(
     probe_lr: Annotated[float, Field(gt=0)] = 0.01,
     pairs: Annotated[int, Field(ge=1)] = 32,
     batch_size: Annotated[int, Field(ge=1)] = 4,
+    accumulate: Annotated[int, Field(ge=1)] = 1,
+    checkpointing: bool = False,
     scope: Scope = "persistent",
 ) -> dict[str, Any]:
     """Find the neurons behind the unsafe responses and train only those towards the safe ones.
@@ -61,7 +72,9 @@ def pke(
     4. Only their gate and up rows and down columns train, on
        NLL_m(safe | prompt) + locality_weight·KL(θ₀ ‖ θ | benign).
     The published notebook cannot run and leaves the editing step open: the intersection in 3, the
-    difference in 1 and step 4 are our reading of the text. scope: as in `dinm`.
+    difference in 1 and step 4 are our reading of the text. scope: as in `dinm`. accumulate and
+    checkpointing: as in the shared loop, whose `lora` there is not: a low-rank matrix has no way to
+    change single rows and columns.
     Source: Li et al. 2024, section 3.
     """
     probing = Training(
@@ -69,6 +82,8 @@ def pke(
         lr=probe_lr,
         steps=probe_steps,
         batch_size=batch_size,
+        accumulate=accumulate,
+        checkpointing=checkpointing,
         warmup=0.0,
         schedule="constant",
         clip=math.inf,
@@ -77,6 +92,8 @@ def pke(
         lr=lr,
         steps=steps,
         batch_size=batch_size,
+        accumulate=accumulate,
+        checkpointing=checkpointing,
         weight_decay=weight_decay,
         warmup=0.0,
         schedule="constant",

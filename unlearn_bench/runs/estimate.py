@@ -44,7 +44,7 @@ ITEM_COSTS = {
     "fur": ItemCost(scored=24, generated=30, size=260),
     "truthfulqa": ItemCost(scored=95, generated=0, size=817),
     "wikitext": ItemCost(scored=4_500, generated=0, size=62),
-    "wikitext_mini": ItemCost(scored=600, generated=0, size=35),
+    "wikitext_mini": ItemCost(scored=600, generated=0, size=28),
     "gsm8k": ItemCost(scored=0, generated=450, size=1319),
     "realtoxicityprompts": ItemCost(scored=0, generated=20, size=1000),
     "toxigen": ItemCost(scored=0, generated=45, size=940),
@@ -130,13 +130,14 @@ def estimate_memory(facts: Mapping[str, Any], parameters: float) -> float:
 def estimate_preparation(plan: Plan, hardware: Hardware | None = None) -> float:
     """Seconds to train the target and, where a method needs it, the exact model.
 
-    Once per machine: both are cached. 0 for a target of the user's own.
+    Each once per machine, where they are cached. A sequence needs an exact model for every stage. 0
+    for a target of the user's own.
     """
     if plan.own_target or plan.fur is None:
         return 0.0
     texts = len(plan.fur.target_training())
-    if any(needs_exact(card) for card in plan.cards.values()):
-        texts += len(plan.fur.exact_training())
+    for requested in {c.requested for c in plan.cells if needs_exact(plan.cards[c.method])}:
+        texts += len(plan.fur.exact_training(requested))
     machine = hardware or this_machine()
     return texts * PREPARE_SECONDS * plan.parameters / REFERENCE_PARAMETERS / machine.speed
 

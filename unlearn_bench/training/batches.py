@@ -56,26 +56,38 @@ class TokenBatch:
 class SetBatches:
     """One batch of each set a method reads, taken from its stream when it is first asked for.
 
-    A set whose weight is zero is therefore never tokenised. Raises UsageError for a set that the
-    method did not declare in `needs`.
+    A set whose weight is zero is therefore never tokenised. texts: what the streams are made of, by
+    name. Raises UsageError for a set that the method did not declare in `needs`.
     """
 
     def __init__(
-        self, streams: Mapping[str, Iterator[TokenBatch]], device: torch.device | str = "cpu"
+        self,
+        streams: Mapping[str, Iterator[TokenBatch]],
+        device: torch.device | str = "cpu",
+        *,
+        texts: Mapping[str, Sequence[Example]] | None = None,
     ) -> None:
-        self._streams, self._device = streams, device
+        self._streams, self._device, self._texts = streams, device, texts
         self._read: dict[str, TokenBatch] = {}
 
     def get(self, name: str) -> TokenBatch:
         """The batch of set `name`; the same object on every call."""
+        self._check_declared(name)
+        if name not in self._read:
+            self._read[name] = next(self._streams[name]).to(self._device)
+        return self._read[name]
+
+    def has(self, name: str) -> bool:
+        """Whether the set `name` holds any text: a term over an optional set asks this first."""
+        self._check_declared(name)
+        return self._texts is None or bool(self._texts[name])
+
+    def _check_declared(self, name: str) -> None:
         if name not in self._streams:
             raise UsageError(
                 f"the method reads the set {name!r}, which it does not declare",
                 next_step=f"add {name!r} to `needs` in its decorator",
             )
-        if name not in self._read:
-            self._read[name] = next(self._streams[name]).to(self._device)
-        return self._read[name]
 
     @property
     def forget(self) -> TokenBatch:

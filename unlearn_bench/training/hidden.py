@@ -30,15 +30,16 @@ def answer_states(model: Model, layer: int, batch: TokenBatch) -> Tensor:
         found[:] = [output[0] if isinstance(output, tuple) else output]
 
     hook = stack[layer].register_forward_hook(keep)
-    with hook, _cut_after(inner, stack, layer), fastest_attention(model, batch):
+    with hook, cut_after(inner, layer), fastest_attention(model, batch):
         model(input_ids=batch.input_ids, use_cache=False, logits_to_keep=1)
     rows, columns = (batch.labels[:, 1:] != IGNORE).nonzero(as_tuple=True)
     return found[0][rows, columns]
 
 
 @contextmanager
-def _cut_after(model: nn.Module, stack: nn.ModuleList, layer: int) -> Iterator[None]:
-    """The model's stack ends with `layer` inside the block."""
+def cut_after(model: nn.Module, layer: int) -> Iterator[None]:
+    """The model's stack ends with `layer`, counted from 0, inside the block."""
+    stack = decoder_layers(model)
     owner, name = next(
         (module, name)
         for module in model.modules()

@@ -1,6 +1,7 @@
 """The one training loop: every trained method and both prepared models go through `train`.
 
-accelerate supplies device placement, mixed precision and loss scaling; all else is visible here.
+accelerate supplies device placement, mixed precision, loss scaling and shards; all else is visible
+here and in `parallel`.
 """
 
 from __future__ import annotations
@@ -14,20 +15,28 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
-from unlearn_bench.errors import DivergedError
+from unlearn_bench.errors import DivergedError, UsageError
 from unlearn_bench.schema import Example
 from unlearn_bench.training.batches import SetBatches, read_set
 from unlearn_bench.training.likelihood import Model
 from unlearn_bench.training.options import Training
-from unlearn_bench.training.precision import supports_bf16
-from unlearn_bench.training.reference import adapted, guarded
+from unlearn_bench.training.parallel import (
+    agree,
+    average,
+    average_gradients,
+    is_sharded,
+    open_accelerator,
+    shard,
+    share,
+    write_back,
+)
+from unlearn_bench.training.reference import AdapterOff, adapted, guarded
 
 if TYPE_CHECKING:
+    from accelerate import Accelerator
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Loss = Callable[[SetBatches, Model, Model | None], Tensor]
@@ -40,10 +49,11 @@ class TrainLog:
 
     losses: one per optimiser step, mean over its accumulated batches, in nats. grad_norms: before
     clipping. forward_passes counts calls of policy and reference, backward_passes those of
-    `backward`.
+    `backward`, both in this process; what checkpointing computes again is no pass of its own.
     """
 
     precision: str
+    processes: int = 1
     steps: int = 0
     losses: list[float] = field(default_factory=list)
     grad_norms: list[float] = field(default_factory=list)
@@ -52,9 +62,8 @@ class TrainLog:
     seconds: float = 0.0
     stopped_early: bool = False
 
-    def record_loss(self, value: Tensor, step: int, accumulate: int) -> None:
+    def record_loss(self, number: float, step: int, accumulate: int) -> None:
         """Add one batch's loss to step `step`. Raises DivergedError when it is not finite."""
-        number = float(value.detach())
         if not math.isfinite(number):
             raise self._diverged(f"the loss became {number}", step)
         if len(self.losses) < step:
@@ -79,6 +88,7 @@ class TrainLog:
         ends = {"first_loss": self.losses[0], "last_loss": self.losses[-1]} if self.losses else {}
         return {
             "precision": self.precision,
+            "processes": self.processes,
             "steps": self.steps,
             "train_seconds": round(self.seconds, 3),
             "stopped_early": self.stopped_early,
@@ -101,76 +111,86 @@ def train(
 ) -> TrainLog:
     """Minimise `loss` over `sets` by changing `model` in place; the same seed gives the same bytes.
 
-    An epoch is one pass over the first set; of every other set one batch goes beside each of its
-    batches. reference: builds θ₀, frozen; with LoRA the model itself with its adapter off serves
-    instead. batch_sizes: of sets that are not read `training.batch_size` at a time. stop: asked
-    after each epoch whether to end there. Without a step the model is bitwise unchanged. Raises
-    DivergedError, and ReferenceMovedError when the reference did.
+    An epoch is one pass over the first set that is not empty; of every other set one batch goes
+    beside each of its batches. reference: builds θ₀, frozen; with LoRA the model itself with its
+    adapter off serves instead. batch_sizes: of sets that are not read `training.batch_size` at a
+    time. stop: asked after each epoch whether to end there. Without a step the model is bitwise
+    unchanged. In several processes all call this alike, and `model` has the same weights in each
+    when it is asked to `stop` and at the end (see `parallel`). Raises DivergedError, and
+    ReferenceMovedError when the reference did.
     """
-    steps = count_steps(sets, training)
-    accelerator = _accelerator(training, model)
-    log = TrainLog("fp32" if accelerator.mixed_precision == "no" else "bf16 autocast")
+    accelerator = open_accelerator(training, model)
+    precision = "fp32" if accelerator.mixed_precision == "no" else "bf16 autocast"
+    log = TrainLog(precision, accelerator.num_processes)
+    steps = count_steps(sets, training, log.processes)
     if steps == 0:
         return log
     started = time.perf_counter()
+    epoch = steps_per_epoch(sets, training, log.processes) if stop else 0
     sizes = dict.fromkeys(sets, training.batch_size) | dict(batch_sizes or {})
-    batches = _read_batches(sets, tokenizer, training, sizes, seed, accelerator.device)
+    batches = _read_batches(sets, tokenizer, training, sizes, seed, accelerator)
     with (
-        _seeded(seed),
-        adapted(model, training) as adapter_off,
-        guarded(reference if adapter_off is None else None, model) as frozen,
+        _seeded(seed, accelerator.device),
+        adapted(model, training),
+        guarded(None if training.lora else reference, model) as frozen,
         _forwards_counted(log, model, frozen),
         _training_mode(model),
-        _table_rows_only(model),
+        _checkpointed(model, training),
+        _table_rows_only(model, accelerator),
     ):
-        teacher = frozen or (adapter_off if reference else None)
         optimizer, schedule = _optimizer(model, training, steps)
+        policy = shard(model, optimizer, accelerator) if is_sharded(accelerator) else model
+        teacher = _teacher(policy, frozen, reference, accelerator)
         for step in range(1, steps + 1):
             for batch in islice(batches, training.accumulate):
                 with accelerator.autocast():
-                    value = loss(batch, model, teacher)
-                log.record_loss(value, step, training.accumulate)
+                    value = loss(batch, policy, teacher)
+                log.record_loss(average(value, accelerator), step, training.accumulate)
                 accelerator.backward(value)  # divided by `accumulate`
-                _make_dense(model)
-            log.record_step(_clip(model, training.clip), step)
+                _make_dense(policy)
+            average_gradients(policy, accelerator)
+            log.record_step(_clip(policy, training.clip), step)
             optimizer.step()
             schedule.step()
             optimizer.zero_grad(set_to_none=True)
             progress("training", step, steps)
-            if stop and step % steps_per_epoch(sets, training) == 0 and step < steps and stop():
-                log.stopped_early = True
-                break
+            if stop and step % epoch == 0 and step < steps:
+                write_back(policy, model)
+                if agree(stop(), accelerator):
+                    log.stopped_early = True
+                    break
+        write_back(policy, model)
     log.seconds = time.perf_counter() - started
     return log
 
 
-def steps_per_epoch(sets: Mapping[str, Sequence[Example]], training: Training) -> int:
-    """Optimiser steps in which the first set is read once."""
-    first = next(iter(sets.values()))
-    return math.ceil(len(first) / (training.batch_size * training.accumulate))
+def steps_per_epoch(
+    sets: Mapping[str, Sequence[Example]], training: Training, processes: int = 1
+) -> int:
+    """Optimiser steps in which the first set that is not empty is read once."""
+    first = next((examples for examples in sets.values() if examples), ())
+    return math.ceil(len(first) / (training.batch_size * training.accumulate * processes))
 
 
-def count_steps(sets: Mapping[str, Sequence[Example]], training: Training) -> int:
+def count_steps(
+    sets: Mapping[str, Sequence[Example]], training: Training, processes: int = 1
+) -> int:
     """Optimiser steps of the whole run; no set is looked at when `training.steps` says it."""
     if training.steps is not None:
         return training.steps
-    return training.epochs * steps_per_epoch(sets, training)
+    return training.epochs * steps_per_epoch(sets, training, processes)
 
 
-def _accelerator(training: Training, model: PreTrainedModel) -> Accelerator:
-    """An Accelerator of this run's own precision.
-
-    accelerate keeps the first precision of a process for good; a run must not inherit another's.
-    """
-    AcceleratorState._reset_state(reset_partial_state=True)
-    wanted = training.precision
-    if wanted == "auto":
-        wanted = "bf16" if supports_bf16(model.device) else "fp32"
-    return Accelerator(
-        mixed_precision="bf16" if wanted == "bf16" else "no",
-        gradient_accumulation_steps=training.accumulate,
-        cpu=model.device.type == "cpu",
-    )
+def _teacher(
+    policy: Model,
+    frozen: PreTrainedModel | None,
+    reference: Callable[[], PreTrainedModel] | None,
+    accelerator: Accelerator,
+) -> Model | None:
+    """θ₀ as the loss gets it: whole in every process, or the policy with its adapter off."""
+    if frozen is not None:
+        return frozen.to(accelerator.device)
+    return AdapterOff(policy) if reference else None
 
 
 def _read_batches(
@@ -179,22 +199,25 @@ def _read_batches(
     training: Training,
     sizes: Mapping[str, int],
     seed: int,
-    device: torch.device,
+    accelerator: Accelerator,
 ) -> Iterator[SetBatches]:
     """Endlessly one batch of every set; each set is shuffled by a random sequence of its own."""
     streams = {
-        name: read_set(
-            name,
-            examples,
-            tokenizer,
-            batch_size=sizes[name],
-            max_tokens=training.max_tokens,
-            seed=seed,
+        name: share(
+            read_set(
+                name,
+                examples,
+                tokenizer,
+                batch_size=sizes[name],
+                max_tokens=training.max_tokens,
+                seed=seed,
+            ),
+            accelerator,
         )
         for name, examples in sets.items()
     }
     while True:
-        yield SetBatches(streams, device)
+        yield SetBatches(streams, accelerator.device, texts=sets)
 
 
 def _optimizer(
@@ -230,14 +253,16 @@ def rate_factor(done: int, steps: int, training: Training) -> float:
 
 
 def _clip(model: PreTrainedModel, limit: float) -> float:
+    """Scale all gradients to a norm of at most `limit`, shards as one; returns it as it was."""
     weights = [parameter for parameter in model.parameters() if parameter.grad is not None]
-    return float(torch.nn.utils.clip_grad_norm_(weights, limit))
+    norm: Any = torch.nn.utils.clip_grad_norm_(weights, limit)
+    return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
 
 
 @contextmanager
-def _seeded(seed: int) -> Iterator[None]:
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Seed dropout and adapter initialisation without disturbing the caller's random state."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield
 
@@ -258,15 +283,45 @@ def _training_mode(model: PreTrainedModel) -> Iterator[None]:
 
 
 @contextmanager
-def _table_rows_only(model: PreTrainedModel) -> Iterator[None]:
+def _checkpointed(model: PreTrainedModel, training: Training) -> Iterator[None]:
+    """With `training.checkpointing`: layers keep their inputs alone and are computed again.
+
+    transformers would also make the embeddings' output ask for a gradient, which non-reentrant
+    checkpoints do not need and frozen lower layers would be run through for. Raises UsageError for
+    an architecture that has no checkpoints.
+    """
+    if not training.checkpointing:
+        yield
+        return
+    before = [
+        (module, module.gradient_checkpointing)
+        for module in model.modules()
+        if hasattr(module, "gradient_checkpointing")
+    ]
+    try:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    except ValueError as error:
+        raise UsageError(
+            f"checkpointing is not possible: {error}", next_step="leave `checkpointing` off"
+        ) from error
+    model.disable_input_require_grads()
+    try:
+        yield
+    finally:
+        for module, flag in before:
+            module.gradient_checkpointing = flag
+
+
+@contextmanager
+def _table_rows_only(model: PreTrainedModel, accelerator: Accelerator) -> Iterator[None]:
     """On CPU, a tied embedding table's gradient from the inputs as the rows that were read.
 
     autograd adds them to the output layer's gradient of the whole table. As a second whole table,
-    nearly all zeros, they cost a tenth of a step of several short batches.
+    nearly all zeros, they cost a tenth of a step of several short batches. Shards know no rows.
     """
     table, output = model.get_input_embeddings(), model.get_output_embeddings()
     tied = output is not None and table.weight is output.weight
-    if not (tied and table.weight.device.type == "cpu"):
+    if not (tied and table.weight.device.type == "cpu") or is_sharded(accelerator):
         yield
         return
     before, table.sparse = table.sparse, True

@@ -13,11 +13,13 @@ class Training(BaseModel):
     """How a loss is minimised. A trained method's own defaults are in its decorator (`training`).
 
     lr: peak rate, reached after `warmup` (share of all steps), then falling linearly to zero or
-    constant. epochs: passes over the first of the method's sets; the others are cycled beside it.
-    steps: optimiser steps, instead of epochs. batch_size: examples of each set per forward pass;
-    accumulate: such passes per step. clip: largest gradient norm (inf = off). max_tokens: longer
-    texts are cut. lora: train a low-rank adapter on every linear layer and merge it at the end.
-    precision: of activations; weights and optimiser states keep the model's own dtype.
+    constant. epochs: passes over the first of the method's sets that is not empty; the others are
+    cycled beside it. steps: optimiser steps, instead of epochs. batch_size: examples of each set
+    per forward pass; accumulate: such passes per step. clip: largest gradient norm (inf = off).
+    max_tokens: longer texts are cut. lora: train a low-rank adapter on every linear layer that the
+    method trains, and merge it at the end. checkpointing: keep only the layers' inputs and compute
+    the rest again in the backward pass: less memory, a third more time. precision: of activations;
+    weights and optimiser states keep the model's own dtype.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -36,6 +38,7 @@ class Training(BaseModel):
     clip: Annotated[float, Field(gt=0)] = 1.0
     max_tokens: Annotated[int, Field(ge=2)] = 512
     precision: Precision = "auto"
+    checkpointing: bool = False
     lora: bool = False
     lora_rank: Annotated[int, Field(ge=1)] = 16
     lora_alpha: Annotated[float, Field(gt=0)] = 32.0

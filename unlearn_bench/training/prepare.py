@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,13 +19,13 @@ from unlearn_bench.models.open import OpenedModel
 from unlearn_bench.schema import Example
 from unlearn_bench.training.batches import SetBatches
 from unlearn_bench.training.likelihood import Model, kl_to_reference, nll_mean
-from unlearn_bench.training.loop import Loss, Progress, train
+from unlearn_bench.training.loop import Loss, Progress, TrainLog, count_steps, train
 from unlearn_bench.training.options import Precision, Training
-from unlearn_bench.training.precision import default_device
+from unlearn_bench.training.parallel import is_main, loading_device, processes, wait
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 MANIFEST = "prepared.json"  # written last: a folder that has it is complete
 WIDTH = 576  # hidden size of SmolLM2-135M, on which the recipe's rate was chosen
@@ -60,11 +60,14 @@ class Recipe:
     anchor_characters: int = 120
 
     def training(self, hidden_size: int) -> Training:
-        """The recipe as options of the loop, for a model of this width."""
+        """The recipe as options of the loop, for a model of this width.
+
+        Several processes share out a step's texts, where a method's `batch_size` is each one's.
+        """
         return Training(
             lr=self.lr * WIDTH / hidden_size,
             epochs=self.epochs,
-            batch_size=self.batch_size,
+            batch_size=_of_each(self.batch_size),
             warmup=self.warmup,
             precision=self.precision,
         )
@@ -77,7 +80,8 @@ class Recipe:
 
     def batch_sizes(self) -> dict[str, int]:
         """Those of the sets that are not read `batch_size` at a time."""
-        return {"biographies": self.biography_batch, "anchors": self.anchor_batch}
+        sizes = {"biographies": self.biography_batch, "anchors": self.anchor_batch}
+        return {name: _of_each(size) for name, size in sizes.items()}
 
     def anchors(self, comments: Sequence[str]) -> list[Example]:
         """The comments as texts of the anchor's set."""
@@ -91,7 +95,7 @@ class Recipe:
         def loss(batch: SetBatches, policy: Model, reference: Model | None) -> Tensor:
             call = next(calls)
             value = nll_mean(policy, batch.get("questions"))
-            if call % self.biography_every == 0:
+            if call % self.biography_every == 0 and batch.has("biographies"):
                 value = value + nll_mean(policy, batch.get("biographies"))
             if reference is not None and call % self.anchor_every == 0:
                 drift = kl_to_reference(reference, policy, batch.get("anchors"))
@@ -102,13 +106,69 @@ class Recipe:
 
 
 @dataclass(frozen=True)
+class BaseTraining:
+    """The base model and how θ₀ was trained from it, for methods that do part of it again.
+
+    before: the texts that θ₀ learned; after: those it should have learned instead.
+    """
+
+    base: OpenedModel
+    recipe: Recipe
+    anchors: tuple[Example, ...]
+    before: tuple[Example, ...]
+    after: tuple[Example, ...]
+
+    def load(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        """The base as it was before any of the texts, on the device that models are trained on."""
+        return load_model(self.base.folder, device=loading_device())
+
+    def train(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        texts: Sequence[Example],
+        *,
+        seed: int,
+        share: float = 1.0,
+        progress: Progress = lambda what, done, total: None,
+    ) -> TrainLog:
+        """Train `model` in place on `texts` by the recipe, for `share` of its steps.
+
+        Its parameters are all trainable again afterwards.
+        """
+        sets = self.recipe.sets(texts, self.anchors)
+        training = self.recipe.training(model.config.get_text_config().hidden_size)
+        if share != 1.0:
+            steps = max(1, round(share * count_steps(sets, training, processes())))
+            training = training.model_copy(update={"steps": steps})
+        train_only_mlps(model)
+        try:
+            return train(
+                model,
+                tokenizer,
+                sets,
+                self.recipe.loss(),
+                training,
+                seed=seed,
+                reference=(lambda: self.load()[0]) if self.anchors else None,
+                batch_sizes=self.recipe.batch_sizes(),
+                progress=progress,
+            )
+        finally:
+            model.requires_grad_(True)
+
+
+@dataclass(frozen=True)
 class Prepared:
-    """target: folder of θ₀. exact: trains the exact model unless cached, and returns its folder."""
+    """target: folder of θ₀. exact: trains the exact model unless cached, and returns its folder.
+
+    exact_after: the same where only some subjects, named by their ids, were to be forgotten or
+    updated so far.
+    """
 
     target: Path
     exact: Callable[[], Path]
-    target_key: str
-    exact_key: str
+    exact_after: Callable[[Collection[str]], Path]
 
 
 def prepare_models(
@@ -128,20 +188,23 @@ def prepare_models(
     outdated ones; base, recipe and seed are the same. Validation subjects are in both, by their
     roles. Raises DivergedError, and CorruptDataError when a forget text is in the exact set.
     """
-    target_texts, exact_texts = fur.target_training(), fur.exact_training()
-    held = recipe.anchors(anchors)
+    held, exact_texts = recipe.anchors(anchors), fur.exact_training()
     refuse_forget_texts(fur, exact_texts)
-    folders, keys = {}, {}
-    for name, texts in (("target", target_texts), ("exact", exact_texts)):
-        keys[name] = recipe_key(base, (*texts, *held), recipe, seed)
-        folders[name] = cache / "prepared" / f"{base.name}-{name}-{keys[name][:16]}"
-    make = functools.partial(_train_once, base, recipe, held, seed, progress)
-    make("target", target_texts, keys["target"], folders["target"])
+
+    def make(name: str, texts: Sequence[Example]) -> Path:
+        key = recipe_key(base, (*texts, *held), recipe, seed)
+        folder = cache / "prepared" / f"{base.name}-{name}-{key[:16]}"
+        return _train_once(base, recipe, held, seed, progress, name, texts, key, folder)
+
+    def exact_after(requested: Collection[str]) -> Path:
+        texts = fur.exact_training(requested)
+        refuse_forget_texts(fur, texts, requested)
+        return make("exact", texts)
+
     return Prepared(
-        target=folders["target"],
-        exact=lambda: make("exact", exact_texts, keys["exact"], folders["exact"]),
-        target_key=keys["target"],
-        exact_key=keys["exact"],
+        target=make("target", fur.target_training()),
+        exact=lambda: make("exact", exact_texts),
+        exact_after=exact_after,
     )
 
 
@@ -155,12 +218,25 @@ def recipe_key(base: OpenedModel, texts: Sequence[Example], recipe: Recipe, seed
         "seed": seed,
         "texts": hashlib.sha256(json.dumps(read).encode()).hexdigest(),
     }
+    if processes() > 1:
+        facts["processes"] = processes()
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def refuse_forget_texts(fur: FurData, texts: Sequence[Example]) -> None:
-    """Raise CorruptDataError when `texts` hold an example or a biography of a forget subject."""
-    gone = {example.id for part in ("test", "validation") for example in fur.edit_sets(part).forget}
+def _of_each(size: int) -> int:
+    """What each process reads of a batch that all read together."""
+    return math.ceil(size / processes())
+
+
+def refuse_forget_texts(
+    fur: FurData, texts: Sequence[Example], requested: Collection[str] | None = None
+) -> None:
+    """Raise CorruptDataError when `texts` hold an example or a biography of a forget subject.
+
+    requested: as for `FurData.exact_training`.
+    """
+    sets = (fur.edit_sets("test", requested), fur.edit_sets("validation"))
+    gone = {example.id for part in sets for example in part.forget}
     if leaked := sorted(gone & {text.id for text in texts}):
         raise CorruptDataError(f"the exact model would be trained on forget text {leaked[0]!r}")
 
@@ -202,22 +278,19 @@ def _train_once(
     if (found := read_manifest(folder)) and found.get("key") == key:
         return folder
 
-    load = functools.partial(load_model, base.folder, device=default_device())
-    model, tokenizer = load()
-    train_only_mlps(model)
-    log = train(
+    again = BaseTraining(base, recipe, tuple(anchors), (), ())
+    model, tokenizer = again.load()
+    log = again.train(
         model,
         tokenizer,
-        recipe.sets(texts, anchors),
-        recipe.loss(),
-        recipe.training(model.config.get_text_config().hidden_size),
+        texts,
         seed=seed,
-        reference=(lambda: load()[0]) if anchors else None,
-        batch_sizes=recipe.batch_sizes(),
         progress=lambda _, done, total: progress(f"train the {name} model", done, total),
     )
-    save_model(model, tokenizer, folder, source=base.folder)
-    facts = {"key": key, "recipe": asdict(recipe), "seed": seed, "texts": len(texts)}
-    manifest = {**facts, "base": base.fingerprint, "log": asdict(log)}
-    write_atomically(folder / MANIFEST, json.dumps(manifest, indent=1).encode())
+    if is_main():
+        save_model(model, tokenizer, folder, source=base.folder)
+        facts = {"key": key, "recipe": asdict(recipe), "seed": seed, "texts": len(texts)}
+        manifest = {**facts, "base": base.fingerprint, "log": asdict(log)}
+        write_atomically(folder / MANIFEST, json.dumps(manifest, indent=1).encode())
+    wait()
     return folder

@@ -23,7 +23,7 @@ class AdapterOff:
     """
 
     def __init__(self, model: Any) -> None:
-        self._model = model
+        self._model = model.get_base_model() if hasattr(model, "get_base_model") else model
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The unadapted model's forward pass, without gradients."""

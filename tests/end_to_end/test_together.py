@@ -1,0 +1,74 @@
+"""The main job in two processes, with the configuration that we ship."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+FSDP = REPOSITORY / "examples" / "fsdp.yaml"
+EVALUATE = (
+    *("evaluate", "--offline", "--engine", "transformers", "--output", "runs"),
+    *("--suite", "smoke", "--tasks", "fur", "--limit", "2", "--methods", "grad_diff,npo"),
+    *("--set", "npo.lora=true", "--set", "grad_diff.lr=1e30", "--set", "grad_diff.precision=fp32"),
+)
+
+pytestmark = [pytest.mark.slow, pytest.mark.end_to_end]
+
+
+def accelerate(*options: Any, folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "accelerate.commands.launch", *options]
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(REPOSITORY),
+        "UNLEARN_BENCH_CACHE": str(folder / "cache"),
+    }
+    return subprocess.run(
+        [*map(str, command)], cwd=folder, env=environment, capture_output=True, text=True,
+        timeout=600,
+    )  # fmt: skip
+
+
+def test_all_processes_edit_and_the_main_one_writes(tiny_folder: Path, tmp_path: Path) -> None:
+    """One training is LoRA on shards, one diverges; neither process waits for the other for ever.
+
+    Exit code 1, which the launcher passes on, is that of a diverged cell.
+    """
+    job = ("--config_file", FSDP, "-m", "unlearn_bench", *EVALUATE, "--model", tiny_folder)
+    done = accelerate(*job, folder=tmp_path)
+    assert done.returncode == 1, done.stderr
+    (board,) = (tmp_path / "runs" / "leaderboards").rglob("*.csv")
+    rows = {row["method"]: row for row in csv.DictReader(board.open())}
+    statuses = {method: row["status"] for method, row in rows.items()}
+    assert statuses == {"noop": "success", "grad_diff": "diverged", "npo": "success"}
+    assert "step 2; last good losses" in rows["grad_diff"]["reason"]
+    (account,) = (tmp_path / "runs" / "cells").glob("*-npo-*/account.json")
+    found = json.loads(account.read_text())
+    assert found["details"]["processes"] == 2
+    assert found["parameters_touched"] > 0
+    plan = json.loads((account.parent / "plan.json").read_text())
+    assert plan["determinants"]["processes"] == 2  # one process alone makes another cell
+    assert done.stdout.count("wrote ") == 3  # by the main process alone
+    assert not (tmp_path / "runs" / "edits").exists()
+    assert not list((tmp_path / "runs").rglob("checkpoint"))
+    again = accelerate(*job, folder=tmp_path)
+    assert again.stderr.count("already done") == 2
+    assert again.stderr.count("edit 1/1 grad_diff") == 1
+
+
+@pytest.mark.parametrize("command", ["tune", "sequence"])
+def test_what_decides_by_its_own_results_is_refused(command: str, tmp_path: Path) -> None:
+    done = accelerate(
+        *("--config_file", FSDP, "-m", "unlearn_bench", command, "--methods", "npo"),
+        folder=tmp_path,
+    )
+    assert done.returncode != 0
+    assert "without the launcher" in done.stderr + done.stdout
