@@ -120,8 +120,9 @@ def tiny_data() -> EditData:
 
     def facts(name: str, people: str, answers: str) -> tuple[Example, ...]:
         return tuple(
-            Example(f"{name}-{i}", f"Question: Where does {person} live?\nAnswer:", f" {answer}",
-                    person)
+            Example(
+                f"{name}-{i}", f"Question: Where does {person} live?\nAnswer:", f" {answer}", person
+            )
             for i, (person, answer) in enumerate(zip(people.split(), answers.split(), strict=True))
         )
 

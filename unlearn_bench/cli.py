@@ -101,6 +101,13 @@ def evaluate(
             "--set", metavar="METHOD.OPTION=VALUE", help="Set one option of a method. Repeatable."
         ),
     ] = None,
+    tuned: Annotated[
+        Path | None,
+        typer.Option(
+            help="The tuned.yaml of a tuning run: its winners stand above the defaults "
+            "and below --set."
+        ),
+    ] = None,
     data: Annotated[
         Path | None, typer.Option(help="A folder with your own copies of the data sets.")
     ] = None,
@@ -171,6 +178,7 @@ def evaluate(
         "limit": limit,
         "seeds": seeds,
         "set": settings or None,
+        "tuned": tuned,
         "data": data,
         "engine": engine,
         "dtype": dtype,
@@ -184,6 +192,211 @@ def evaluate(
     from unlearn_bench.commands import run_evaluate
 
     raise typer.Exit(run_evaluate(given, file=config, dry_run=dry_run, verbose=verbose))
+
+
+@app.command()
+@_ends_cleanly
+def tune(
+    methods: Annotated[
+        str | None,
+        typer.Option(
+            help="Methods by name or .py file, separated by commas, or all. "
+            "Those without a search space are left out, with a note."
+        ),
+    ] = None,
+    trials: Annotated[
+        int, typer.Option(min=1, help="How many settings are tried of every method.")
+    ] = 12,
+    seconds: Annotated[
+        float,
+        typer.Option(
+            min=1,
+            help="What every method may spend on editing and evaluating: a trial that has begun is "
+            "finished and counted, none is begun afterwards.",
+        ),
+    ] = 900.0,
+    model: Annotated[
+        str | None, typer.Option(help="The base model, as for evaluate. Default: smollm2-135m.")
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(help="A target model of your own. Gains are then measured without an exact."),
+    ] = None,
+    suite: Annotated[
+        str,
+        typer.Option(
+            help="What is asked of every trial: validation, or a YAML file with that part."
+        ),
+    ] = "validation",
+    seed: Annotated[
+        int, typer.Option(min=0, help="Of the draws, and of every trial's training and sampling.")
+    ] = 0,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="METHOD.OPTION=VALUE", help="Fix an option: not drawn. Repeatable."
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="A folder with your own copies of the data sets.")
+    ] = None,
+    engine: Annotated[str | None, typer.Option(help="As for evaluate.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="As for evaluate.")] = None,
+    scorer: Annotated[str | None, typer.Option(help="As for evaluate.")] = None,
+    scorer_checkpoint: Annotated[
+        Path | None, typer.Option(help="A local checkpoint for the scorer.")
+    ] = None,
+    output: Annotated[
+        Path, typer.Option(help="Folder of the trials' records and of the winners.")
+    ] = Path("runs/tune"),
+    offline: Annotated[
+        bool | None,
+        typer.Option("--offline", help="Use no network: caches, folders and bundled data only."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be drawn, and stop there.")
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Let the libraries talk.")
+    ] = False,
+) -> None:
+    """Choose every method's options with the same budget, on items that no test suite asks.
+
+    Running the same command again goes on where it was. Use the winners with evaluate --tuned.
+    """
+    given = {
+        "model": model,
+        "target": target,
+        "methods": methods,
+        "suite": suite,
+        "seeds": [seed],
+        "set": settings or None,
+        "data": data,
+        "engine": engine,
+        "dtype": dtype,
+        "scorer": scorer,
+        "scorer_checkpoint": scorer_checkpoint,
+        "output": output,
+        "offline": offline,
+    }
+    from unlearn_bench.commands import run_tune
+
+    code = run_tune(given, trials=trials, seconds=seconds, dry_run=dry_run, verbose=verbose)
+    raise typer.Exit(code)
+
+
+@app.command()
+@_ends_cleanly
+def sequence(
+    methods: Annotated[
+        str | None,
+        typer.Option(
+            help="Methods by name or .py file, separated by commas, or all (those that can serve "
+            "a request)."
+        ),
+    ] = None,
+    requests: Annotated[
+        str | None,
+        typer.Option(
+            help="What is asked for, one after another: forget or update, or the i-th of n parts "
+            "of their subjects, as forget:1/2. Default: forget:1/2,update,forget:2/2."
+        ),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="The base model, as for evaluate. Default: smollm2-135m.")
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(help="A target model of your own. No exact model is trained."),
+    ] = None,
+    suite: Annotated[
+        str | None,
+        typer.Option(
+            help="What is asked after every stage: a suite with fur, or a YAML file. "
+            "Default: requests."
+        ),
+    ] = None,
+    tasks: Annotated[
+        str | None, typer.Option(help="Only these tasks of the suite, separated by commas.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="At most this many items of each task.")] = None,
+    seeds: Annotated[
+        str | None, typer.Option(help="A number of seeds, or a list, as for evaluate.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="METHOD.OPTION=VALUE", help="Set one option of a method. Repeatable."
+        ),
+    ] = None,
+    tuned: Annotated[
+        Path | None, typer.Option(help="The tuned.yaml of a tuning run, as for evaluate.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="A folder with your own copies of the data sets.")
+    ] = None,
+    engine: Annotated[str | None, typer.Option(help="As for evaluate.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="As for evaluate.")] = None,
+    scorer: Annotated[str | None, typer.Option(help="As for evaluate.")] = None,
+    scorer_checkpoint: Annotated[
+        Path | None, typer.Option(help="A local checkpoint for the scorer.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder of the run's records. Default: runs/sequence.")
+    ] = None,
+    leaderboards: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the table. Default: leaderboards, below the output."),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="A YAML file with any of these settings.")
+    ] = None,
+    offline: Annotated[
+        bool | None,
+        typer.Option("--offline", help="Use no network: caches, folders and bundled data only."),
+    ] = None,
+    keep_checkpoints: Annotated[
+        bool | None,
+        typer.Option("--keep-checkpoints", help="Keep the model of every stage."),
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Print the stages with estimated time and memory, and stop there."
+        ),
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Let the libraries talk.")
+    ] = False,
+) -> None:
+    """Put requests to the same model one after another, and score all of them after each.
+
+    Running the same command again computes only what is missing.
+    """
+    given = {
+        "model": model,
+        "target": target,
+        "methods": methods,
+        "requests": requests,
+        "suite": suite,
+        "tasks": tasks,
+        "limit": limit,
+        "seeds": seeds,
+        "set": settings or None,
+        "tuned": tuned,
+        "data": data,
+        "engine": engine,
+        "dtype": dtype,
+        "scorer": scorer,
+        "scorer_checkpoint": scorer_checkpoint,
+        "output": output,
+        "leaderboards": leaderboards,
+        "offline": offline,
+        "keep_checkpoints": keep_checkpoints,
+    }
+    from unlearn_bench.commands import run_sequence
+
+    raise typer.Exit(run_sequence(given, file=config, dry_run=dry_run, verbose=verbose))
 
 
 @app.command("list")

@@ -1,21 +1,27 @@
-"""The work behind `unlearn-bench evaluate`: configure, plan, execute, publish, and say so."""
+"""The work behind `evaluate`, `tune` and `sequence`: configure, plan, execute, publish, say so."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from unlearn_bench.config import load_config
+from unlearn_bench.errors import UsageError
 from unlearn_bench.runs.progress import Reporter, silence_libraries
+from unlearn_bench.schema import FAILED
 
 if TYPE_CHECKING:
-    from unlearn_bench.runs.execute import CellResult
+    from unlearn_bench.runs.execute import CellResult, Steps
     from unlearn_bench.runs.plan import Plan
+    from unlearn_bench.runs.tune import Tuning
 
 EXIT_FAILED, EXIT_INCOMPLETE = 1, 3
+SEQUENCE_DEFAULTS = {"suite": "requests", "output": "runs/sequence"}
 
 
 def run_evaluate(
@@ -27,21 +33,30 @@ def run_evaluate(
     """
     config = load_config(given, file=file)
     silence_libraries(verbose=verbose)
-    reporter, screen = Reporter(), Console()
     from unlearn_bench.runs.resolve import resolve_plan
+    from unlearn_bench.runs.steps import ModelSteps
+    from unlearn_bench.runs.together import edit_together, is_helper, is_launched
 
+    reporter = Reporter(Console(stderr=True, quiet=is_helper()))
+    if is_launched() and not dry_run:
+        shared = edit_together(lambda: resolve_plan(config, reporter), reporter)
+        return _evaluate(shared.plan, lambda: shared, reporter) if shared else 0
     plan = resolve_plan(config, reporter)
     if dry_run:
-        print_plan(plan, screen)
+        print_plan(plan, Console(quiet=is_helper()))
         return 0
+    return _evaluate(plan, lambda: ModelSteps(plan, reporter.say), reporter)
+
+
+def _evaluate(plan: Plan, open_steps: Callable[[], Steps], reporter: Reporter) -> int:
     from unlearn_bench.board.publish import publish
     from unlearn_bench.board.terminal import print_board
     from unlearn_bench.runs.execute import execute
-    from unlearn_bench.runs.steps import ModelSteps
 
+    screen = Console()
     for note in plan.notes:
         reporter.say(f"note: {note}")
-    results = execute(plan, lambda: ModelSteps(plan, reporter.say), reporter)
+    results = execute(plan, open_steps, reporter)
     board, paths = publish(plan, results)
     print_board(board, screen)
     for path in paths:
@@ -49,18 +64,125 @@ def run_evaluate(
     return exit_code(results)
 
 
+def run_tune(
+    given: Mapping[str, Any], *, trials: int, seconds: float, dry_run: bool, verbose: bool
+) -> int:
+    """Choose options for every method with the same budget; return the exit code.
+
+    trials: of each method; seconds: after which a method begins no further one. Raises
+    UnlearnBenchError before any expensive work for everything that cannot be done.
+    """
+    from unlearn_bench.runs.plan import EXACT, TARGET
+
+    if not math.isfinite(seconds):
+        raise UsageError("the budget must be a finite number of seconds")
+    config = load_config(given)
+    if config.tuned is not None:
+        raise UsageError(
+            "tuning starts from the defaults and takes no tuned options",
+            next_step="unset UNLEARN_BENCH_TUNED; fix an option with --set",
+        )
+    silence_libraries(verbose=verbose)
+    reporter, screen = Reporter(), Console()
+    measures = (TARGET,) if config.target else (TARGET, EXACT)
+    config = config.model_copy(update={"methods": (*measures, *config.methods)})
+    from unlearn_bench.runs.resolve import resolve_plan
+    from unlearn_bench.runs.together import require_alone
+    from unlearn_bench.runs.tune import plan_tuning, tune
+    from unlearn_bench.runs.tuned import Budget
+
+    require_alone("tune")
+    plan = resolve_plan(config, reporter, part="validation")
+    tuning = plan_tuning(plan, Budget(trials=trials, seconds=seconds), config.set)
+    if dry_run:
+        print_tuning_plan(tuning, screen)
+        return 0
+    from unlearn_bench.board.tuning import print_tuning, publish_tuning, read_recorded
+    from unlearn_bench.runs.steps import ModelSteps
+
+    recorded = read_recorded(plan.output)
+    for note in tuning.plan.notes:
+        reporter.say(f"note: {note}")
+    open_steps = functools.partial(ModelSteps, tuning.plan, reporter.say)
+    tune(tuning, open_steps, reporter, publish_tuning, recorded)
+    print_tuning(tuning, screen)
+    for path in publish_tuning(tuning):
+        screen.print(f"wrote {path}", markup=False, highlight=False, soft_wrap=True)
+    found = all(own.best for own in tuning.methods.values())
+    return 0 if found else EXIT_INCOMPLETE
+
+
+def run_sequence(
+    given: Mapping[str, Any], *, file: Path | None, dry_run: bool, verbose: bool
+) -> int:
+    """Serve requests one after another with every method; return the exit code.
+
+    Raises UnlearnBenchError before any expensive work for everything that cannot be done.
+    """
+    config = load_config(given, file=file, defaults=SEQUENCE_DEFAULTS)
+    silence_libraries(verbose=verbose)
+    reporter, screen = Reporter(), Console()
+    from unlearn_bench.data.fur import load_fur
+    from unlearn_bench.runs.requests import parse_requests
+    from unlearn_bench.runs.resolve import resolve_plan
+    from unlearn_bench.runs.sequence import execute_sequence, plan_sequence
+    from unlearn_bench.runs.together import require_alone
+
+    require_alone("sequence")
+    requests = parse_requests(config.requests, load_fur())
+    plan = resolve_plan(config, reporter)
+    sequence = plan_sequence(plan, requests, lenient="all" in config.methods)
+    if dry_run:
+        print_plan(sequence.plan, screen)
+        return 0
+    from unlearn_bench.board.sequence import print_sequence_board, publish_sequence
+    from unlearn_bench.runs.stage_steps import StageSteps
+
+    for note in sequence.plan.notes:
+        reporter.say(f"note: {note}")
+    result = execute_sequence(sequence, lambda: StageSteps(sequence.plan, reporter.say), reporter)
+    board, paths = publish_sequence(sequence, result)
+    print_sequence_board(board, screen)
+    for path in paths:
+        screen.print(f"wrote {path}", markup=False, highlight=False, soft_wrap=True)
+    return exit_code(result.computed)
+
+
 def exit_code(results: Sequence[CellResult]) -> int:
-    """1 when a cell failed, else 3 when one has missing values, else 0."""
+    """1 when a cell failed or diverged, else 3 when one has missing values, else 0."""
     statuses = {result.record.status for result in results}
-    if "failed" in statuses:
+    if statuses.intersection(FAILED):
         return EXIT_FAILED
     return 0 if statuses <= {"success"} else EXIT_INCOMPLETE
 
 
-def print_plan(plan: Plan, console: Console) -> None:
-    """The cells with what each is expected to cost. Nothing has run."""
+def print_tuning_plan(tuning: Tuning, console: Console) -> None:
+    """The methods with what will be drawn, and the budget. Nothing has run."""
     from unlearn_bench.runs.estimate import estimate_cells, estimate_preparation
 
+    plan, budget, say = tuning.plan, tuning.budget, console.print
+    print_setting(plan, console)
+    total = 0.0
+    for cell, estimate in zip(plan.cells, estimate_cells(plan), strict=True):
+        own = tuning.methods.get(cell.method)
+        total += min(budget.trials * estimate.seconds, budget.seconds) if own else estimate.seconds
+        if own:
+            space = "; ".join(f"{name} {part}" for name, part in own.space.items())
+            line = f"tune    {own.method:<28} {', '.join(own.goals)}: {space}"
+            say(line, markup=False, highlight=False, soft_wrap=True)
+    for note in plan.notes:
+        say(f"note    {note}", markup=False, highlight=False, soft_wrap=True)
+    line = (
+        f"total   {len(tuning.methods)} x {budget.trials} trials within {budget.seconds:g} s each, "
+        f"{_minutes(total)}, estimated; finished trials are not run again"
+    )
+    if first := estimate_preparation(plan):
+        line += f"; preparing the models takes {_minutes(first)} more where they are not cached"
+    say(line, highlight=False, soft_wrap=True)
+
+
+def print_setting(plan: Plan, console: Console) -> None:
+    """Model, suite, engine and data."""
     say = console.print
     say(f"model   {plan.model.label}", markup=False, highlight=False)
     say(f"suite   {plan.suite.name}: {', '.join(plan.protocols)}", markup=False, highlight=False)
@@ -74,12 +196,20 @@ def print_plan(plan: Plan, console: Console) -> None:
     for task, origin in plan.origins.items():
         line = f"data    {task}: {origin.source}, revision {origin.revision}"
         say(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def print_plan(plan: Plan, console: Console) -> None:
+    """The cells with what each is expected to cost. Nothing has run."""
+    from unlearn_bench.runs.estimate import estimate_cells, estimate_preparation
+
+    say = console.print
+    print_setting(plan, console)
     total = 0.0
     for cell, estimate in zip(plan.cells, estimate_cells(plan), strict=True):
         total += estimate.seconds
         basis = "measured before" if estimate.measured else "estimated"
         say(
-            f"cell    {cell.method:<28} seed {cell.seed:<4} edit {estimate.edit_seconds:6.0f} s   "
+            f"cell    {cell.label:<38} edit {estimate.edit_seconds:6.0f} s   "
             f"evaluate {estimate.evaluate_seconds:6.0f} s   "
             f"memory {estimate.memory_bytes / 2**30:4.1f} GiB   {basis}   {cell.key[:12]}",
             markup=False,

@@ -50,6 +50,7 @@ class Suite(BaseModel):
     null or absent means all. A mini set, whose items are shorter or fewer, may have a limit of its
     own under `<task>_mini`. `samples_per_prompt` is k, the continuations drawn per
     RealToxicityPrompts prompt. `paraphrases` is how many rewordings of each fur question are asked.
+    part: "validation" asks the items that are kept for choosing options, and no others.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -60,6 +61,7 @@ class Suite(BaseModel):
     limits: dict[str, PositiveInt | None] = {}
     samples_per_prompt: PositiveInt = 25
     paraphrases: int | None = Field(default=None, ge=0)
+    part: Literal["test", "validation"] = "test"
 
     @model_validator(mode="after")
     def _limits_name_tasks(self) -> Suite:
@@ -108,6 +110,8 @@ class RunConfig(BaseSettings):
     suite: str = "quick"
     seeds: Annotated[tuple[int, ...], NoDecode] = (0,)
     set: Annotated[dict[str, dict[str, Any]], NoDecode] = {}
+    tuned: Path | None = None
+    requests: str = "forget:1/2,update,forget:2/2"  # of `unlearn-bench sequence` alone
     target: str | None = None
     data: Path | None = None
     engine: EngineName = "auto"
@@ -231,13 +235,15 @@ def load_config(
     *,
     file: Path | None = None,
     environment: Mapping[str, str] | None = None,
+    defaults: Mapping[str, Any] | None = None,
 ) -> RunConfig:
     """Merge what the command line gave, the environment, `file` and the defaults.
 
-    given: options by name; None means "not given". Raises UsageError naming each wrong setting.
+    given: options by name; None means "not given". defaults: a command's own, in place of
+    RunConfig's. Raises UsageError naming each wrong setting.
     """
     _refuse_unknown_variables(os.environ if environment is None else environment)
-    values = {} if file is None else _read_yaml(file, "configuration")
+    values = {**(defaults or {}), **({} if file is None else _read_yaml(file, "configuration"))}
     options = {name: value for name, value in given.items() if value is not None}
 
     class FromFile(RunConfig):

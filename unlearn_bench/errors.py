@@ -75,10 +75,19 @@ class ScorerError(UnlearnBenchError):
 
 
 class DivergedError(UnlearnBenchError):
-    """Training reached a loss that is not finite; carries the step and the last good figures."""
+    """An edit reached numbers that are not finite: a loss, a gradient, or weights at its end.
 
-    def __init__(self, what: str, *, step: int, last_losses: dict[str, float]) -> None:
-        super().__init__(what, where=f"step {step}; last finite losses {last_losses}")
+    step: of the training, None for an edit without one. last_losses: the last good ones in nats, by
+    step, the newest first; empty where there was none.
+    """
+
+    def __init__(self, what: str, *, step: int | None, last_losses: dict[str, float]) -> None:
+        where = [f"step {step}"] if step is not None else []
+        good = ", ".join(f"{loss:.4g} ({name})" for name, loss in last_losses.items())
+        where += [f"last good losses {good}"] if good else []
+        super().__init__(
+            what, where="; ".join(where), next_step="lower its learning rate or strength"
+        )
         self.step, self.last_losses = step, last_losses
 
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Direction = Literal["higher", "lower", "nearer_exact", "none"]
-Status = Literal["started", "success", "failed", "cancelled"]
+Status = Literal["started", "success", "diverged", "failed", "cancelled"]
+FAILED = ("diverged", "failed")  # ended without scores: the training did, or the code
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ def test_listing_takes_less_than_a_second_and_imports_nothing_heavy(kind: str) -
 def test_every_option_of_evaluate_is_there_with_help() -> None:
     result = invoke("evaluate", "--help")
     assert result.exit_code == 0
-    for option in ISSUE_OPTIONS:
+    for option in (*ISSUE_OPTIONS, "--tuned"):
         assert re.search(rf"{option}\b.*\w", result.output), option
 
 
@@ -114,6 +114,28 @@ def test_what_is_not_given_is_left_to_environment_file_and_default(
     }  # fmt: skip
 
 
+def test_every_option_of_tune_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, Any] = {}
+
+    def record(given: dict[str, Any], **more: Any) -> int:
+        seen.update(given, **more)
+        return 3
+
+    monkeypatch.setattr(commands, "run_tune", record)
+    words = (
+        "--methods npo --trials 7 --seconds 90.5 --model m --target t --suite s --seed 5 "
+        "--set npo.beta=1 --data d --engine e --dtype x --scorer j --scorer-checkpoint c "
+        "--output o --offline --dry-run -v"
+    )
+    assert invoke("tune", *words.split()).exit_code == 3
+    assert seen == {
+        "methods": "npo", "trials": 7, "seconds": 90.5, "model": "m", "target": "t", "suite": "s",
+        "seeds": [5], "set": ["npo.beta=1"], "data": Path("d"), "engine": "e", "dtype": "x",
+        "scorer": "j", "scorer_checkpoint": Path("c"), "output": Path("o"), "offline": True,
+        "dry_run": True, "verbose": True,
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("error", "code"),
     [
@@ -141,6 +163,7 @@ def test_errors_become_messages_and_exit_codes(
     [
         (["success", "success"], 0),
         (["success", "failed"], 1),
+        (["success", "diverged", "incomplete"], 1),
         (["success", "incomplete"], 3),
         (["incomplete", "failed"], 1),
     ],
@@ -150,6 +173,27 @@ def test_the_exit_code_tells_how_the_cells_ended(statuses: list[str], code: int)
         SimpleNamespace(record=SimpleNamespace(status=status)) for status in statuses
     ]
     assert commands.exit_code(results) == code
+
+
+def test_sequence_takes_what_evaluate_takes_and_requests() -> None:
+    result = invoke("sequence", "--help")
+    assert result.exit_code == 0
+    for option in (*ISSUE_OPTIONS, "--requests", "--leaderboards"):
+        assert re.search(rf"{option}\b.*\w", result.output), option
+
+
+def test_a_wrong_request_is_refused_before_anything_is_opened(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from unlearn_bench.runs import resolve
+
+    def never(*args: Any, **kwargs: Any) -> Any:
+        raise AssertionError("the request is wrong: nothing is to be resolved")
+
+    monkeypatch.setattr(resolve, "resolve_plan", never)
+    result = invoke("sequence", "--methods", "npo", "--requests", "forget:3/2")
+    assert result.exit_code == 2
+    assert "kind:i/n" in result.output
 
 
 def test_python_m_is_the_same_command() -> None:

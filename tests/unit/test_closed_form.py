@@ -14,7 +14,10 @@ from unlearn_bench.errors import MissingDataError, UsageError
 from unlearn_bench.methods.closed_form import (
     ValueSearch,
     added,
+    batches_of_memories,
+    directions,
     find_changes,
+    mean_by_owner,
     rank_one,
     read_facts,
     read_keys,
@@ -29,7 +32,7 @@ from unlearn_bench.models.layers import decoder_layers
 from unlearn_bench.registry import find_card
 from unlearn_bench.schema import Example
 from unlearn_bench.training.batches import collate, encode
-from unlearn_bench.training.likelihood import nll_mean
+from unlearn_bench.training.likelihood import nll_mean, nll_sum
 from unlearn_bench.training.loop import train
 from unlearn_bench.training.options import Training
 
@@ -83,7 +86,7 @@ def test_rank_one_by_hand() -> None:
     """
     weight, moment = torch.eye(2), torch.diag(torch.tensor([1.0, 4.0]))
     key, value = torch.tensor([1.0, 2.0]), torch.tensor([3.0, 2.0])
-    delta = rank_one(weight, moment, key, value)
+    delta = rank_one(weight, directions(moment, key[None])[0], key, value)
     assert delta.tolist() == [[1.0, 0.5], [0.0, 0.0]]
     assert ((weight + delta) @ key).tolist() == value.tolist()
 
@@ -94,7 +97,7 @@ def test_rank_one_moves_ordinary_keys_least() -> None:
     keys = torch.randn(50, 6, generator=generator)
     moment = with_ridge(keys.T @ keys / 50)
     weight, key, value = (torch.randn(*s, generator=generator) for s in ((4, 6), (6,), (4,)))
-    delta = rank_one(weight, moment, key, value)
+    delta = rank_one(weight, directions(moment, key[None])[0], key, value)
     torch.testing.assert_close((weight + delta) @ key, value, atol=1e-5, rtol=1e-5)
     cost = torch.trace(delta @ moment @ delta.T)
     for _ in range(20):
@@ -137,7 +140,7 @@ def test_the_position_is_the_subjects_last_token(context: EditContext) -> None:
         Example("b", "Askerholt or Okon teya: where does Okon teya live?", " here", "Okon teya"),
     ]
     for prefix in ("", "Bread and water.\n"):
-        facts = read_facts(context, examples, prefix)
+        facts = read_facts(context, examples, "fact", prefix)
         for row, position, example in zip(facts.rows, facts.positions, examples, strict=True):
             text = context.tokenizer.decode(row.tokens[: int(position) + 1])
             assert text == prefix + example.prompt[: example.prompt.rindex(example.subject)] + (
@@ -146,18 +149,54 @@ def test_the_position_is_the_subjects_last_token(context: EditContext) -> None:
 
 
 def test_texts_that_do_not_name_their_subject_are_no_facts(context: EditContext) -> None:
-    kept = read_facts(context, [*context.data.update, Example("t", "", "A biography.", "X"),
-                                Example("u", "Who?", " He", "Nobody")])  # fmt: skip
+    others = [Example("t", "", "A biography.", "X"), Example("u", "Who?", " He", "Nobody")]
+    kept = read_facts(context, [*context.data.update, *others], "fact")
     assert len(kept.rows) == len(context.data.update)
     with pytest.raises(MissingDataError, match="names its subject"):
-        read_facts(context, [Example("u", "Who?", " He", "")])
+        read_facts(context, [Example("u", "Who?", " He", "")], "fact")
+
+
+def test_questions_about_one_subject_are_one_memory(context: EditContext) -> None:
+    examples = [
+        Example("a", "Who is Ann?", " She", "Ann"),
+        Example("b", "Who is Bob?", " He", "Bob"),
+        Example("c", "Where does Ann live?", " Here", "Ann"),
+    ]
+    together = read_facts(context, examples, "subject")
+    assert together.owners.tolist() == [0, 1, 0]
+    assert together.names == ("Ann", "Bob")
+    apart = read_facts(context, examples, "fact")
+    assert apart.owners.tolist() == [0, 1, 2]
+    assert apart.names == ("Ann", "Bob", "Ann")
+    assert list(batches_of_memories(together)) == [[0, 1]]
+
+
+def test_mean_by_owner_by_hand() -> None:
+    """Rows (1, 2) and (3, 6) belong to memory 0, row (5, 5) to memory 1."""
+    values = torch.tensor([[1.0, 2.0], [5.0, 5.0], [3.0, 6.0]])
+    found = mean_by_owner(values, torch.tensor([0, 1, 0]))
+    assert found.tolist() == [[2.0, 4.0], [5.0, 5.0]]
+
+
+def test_one_change_serves_all_questions_of_a_subject(knowing: EditContext) -> None:
+    """Two questions with the same answer: one δ makes both likelier."""
+    first = knowing.data.update[0]
+    second = replace(first, id="again", prompt=first.prompt.replace("Question: ", "Say: "))
+    facts = read_facts(knowing, [first, second], "subject")
+    changes = find_changes(knowing, 0, facts, SEARCH)
+    assert changes.shape == (1, 32)
+    batch = collate(list(facts.rows), pad_id=1)
+    with torch.no_grad():
+        before = nll_sum(knowing.model, batch)
+        with added(knowing.model, 0, facts.positions, changes[facts.owners]):
+            assert (nll_sum(knowing.model, batch) < before - 0.3).all()
 
 
 def test_keys_are_what_down_proj_reads(context: EditContext) -> None:
     """With no other text in front, the key is the MLP's inner state at the subject's last token."""
     bare = replace(context, data=replace(context.data, benign=()))
     keys = read_keys(bare, 1, bare.data.update)
-    facts = read_facts(bare, bare.data.update)
+    facts = read_facts(bare, bare.data.update, "fact")
     inner: list[torch.Tensor] = []
     down = decoder_layers(context.model)[1].mlp.down_proj
     hook = down.register_forward_pre_hook(lambda module, inputs: inner.append(inputs[0]))
@@ -195,8 +234,8 @@ SEARCH = ValueSearch(lr=0.3, steps=25, kl_weight=0.0, decay=0.0)
 
 def test_the_change_makes_the_new_answers_likely(knowing: EditContext) -> None:
     """Added by hand at the subject's last token, and nowhere else."""
-    facts = read_facts(knowing, knowing.data.update)
-    changes = find_changes(knowing, 0, knowing.data.update, SEARCH)
+    facts = read_facts(knowing, knowing.data.update, "fact")
+    changes = find_changes(knowing, 0, facts, SEARCH)
     batch = collate(list(facts.rows), pad_id=1)
     with torch.no_grad():
         before = nll_mean(knowing.model, batch).item()
@@ -210,21 +249,24 @@ def test_the_change_makes_the_new_answers_likely(knowing: EditContext) -> None:
 
 def test_facts_are_searched_each_by_itself(knowing: EditContext) -> None:
     """The first fact's change does not depend on which others are searched beside it."""
-    whole = find_changes(knowing, 0, knowing.data.update, SEARCH)
-    alone = find_changes(knowing, 0, knowing.data.update[:1], SEARCH)
+    both, first = (
+        read_facts(knowing, texts, "fact")
+        for texts in (knowing.data.update, knowing.data.update[:1])
+    )
+    whole, alone = (find_changes(knowing, 0, facts, SEARCH) for facts in (both, first))
     torch.testing.assert_close(whole[:1], alone, rtol=0.1, atol=0.1)
 
 
 def test_decay_and_divergence_shorten_the_change_and_the_clamp_bounds_it(
     knowing: EditContext,
 ) -> None:
-    facts = read_facts(knowing, knowing.data.update)
+    facts = read_facts(knowing, knowing.data.update, "fact")
     kept: list[torch.Tensor] = []
     with added(knowing.model, 0, facts.positions, torch.zeros(2, 32), kept), torch.no_grad():
         knowing.model(input_ids=collate(list(facts.rows), pad_id=1).input_ids)
     calm = replace(SEARCH, lr=0.1)
     lengths = {
-        name: find_changes(knowing, 0, knowing.data.update, search).norm(dim=1)
+        name: find_changes(knowing, 0, facts, search).norm(dim=1)
         for name, search in {
             "free": calm,
             "decay": replace(calm, decay=50.0),
@@ -234,7 +276,7 @@ def test_decay_and_divergence_shorten_the_change_and_the_clamp_bounds_it(
     }
     assert (lengths["decay"] < 0.7 * lengths["free"]).all()
     assert lengths["essence"].sum() < 0.9 * lengths["free"].sum()
-    assert (lengths["wild"] <= 4.01 * kept[0]).all()
+    assert (lengths["wild"] <= 4.01 * kept[0].norm(dim=1)).all()
     assert (lengths["wild"] > lengths["free"]).all()
 
 

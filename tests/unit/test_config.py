@@ -115,7 +115,7 @@ def test_config_is_frozen() -> None:
 
 def test_shipped_suites_name_the_six_tasks_and_grow() -> None:
     suites = list_suites()
-    assert set(suites) == {"smoke", "quick", "full"}
+    assert set(suites) == {"smoke", "quick", "full", "requests", "validation"}
     for task in suites["full"].tasks:
         sizes = [suites[name].limits.get(task) or math.inf for name in ("smoke", "quick", "full")]
         assert sizes == sorted(sizes)

@@ -10,8 +10,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from unlearn_bench.errors import MissingDataError, UnlearnBenchError, UsageError
-from unlearn_bench.methods.contract import EditContext, EditData
+from unlearn_bench.errors import (
+    DivergedError,
+    MissingDataError,
+    UnlearnBenchError,
+    UsageError,
+)
+from unlearn_bench.methods.contract import NEEDS, EditContext, EditData
+from unlearn_bench.methods.needs import SETS, SUPPLY
 from unlearn_bench.methods.run import edit_model
 from unlearn_bench.models.load import load_model
 from unlearn_bench.registry import Card, find_card
@@ -102,6 +108,25 @@ def test_stray_or_broken_weights_are_refused(
         edit_model(edit_of(tmp_path, body), context)
 
 
+@pytest.mark.parametrize(
+    ("options", "what", "step"),
+    [
+        ({"lr": 1e15, "epochs": 3}, "became nan", 2),  # seen in the second step's loss or gradient
+        ({"lr": 1e38, "steps": 1, "warmup": 0.0}, "are not finite", 1),  # seen in the weights alone
+    ],
+)
+def test_divergence_ends_an_edit_with_its_step_and_the_last_good_loss(
+    context: EditContext, options: dict[str, Any], what: str, step: int
+) -> None:
+    fixed = {"batch_size": 2, "precision": "fp32", "warmup": 0.0}
+    with pytest.raises(DivergedError, match=what) as caught:
+        edit_model(find_card("method", "grad_diff"), context, fixed | options)
+    assert caught.value.step == step
+    (good,) = caught.value.last_losses.values()
+    assert 0 < abs(good) < 10
+    assert f"step {step}; last good losses {good:.4g} (step 1)" in str(caught.value)
+
+
 def test_needs_are_checked_before_anything_runs(tmp_path: Path, context: EditContext) -> None:
     with pytest.raises(UsageError, match="does not exist"):
         edit_model(edit_of(tmp_path, "raise AssertionError", ("froget",)), context)
@@ -109,10 +134,70 @@ def test_needs_are_checked_before_anything_runs(tmp_path: Path, context: EditCon
         edit_model(edit_of(tmp_path, "raise AssertionError", ("exact",)), context)
 
 
-def test_empty_set_is_missing_data(context: EditContext) -> None:
-    context.data = replace(context.data, retain=())
-    with pytest.raises(MissingDataError, match="'retain', and it is empty"):
-        edit_model(find_card("method", "grad_diff"), context, {"steps": 1})
+def expensive(*args: Any) -> Any:
+    raise AssertionError("expensive work was started")
+
+
+@pytest.mark.parametrize(
+    ("name", "absent", "said"),
+    [
+        ("grad_diff", ("retain",), ("the set 'retain' (texts that must stay)", "tasks/fur")),
+        ("npo", ("forget",), ("the set 'forget' (texts that must go)", "EditData(forget=...)")),
+        ("dinm", ("pairs",), ("a safe and an unsafe response", "ext_sub/toxic_test.json")),
+        ("dinm", ("benign",), ("the set 'benign'", "mini/benign.jsonl")),
+        (
+            "model_surgery",
+            ("toxic", "clean"),
+            (
+                "the set 'toxic' (toxic comments) and the set 'clean' (clean comments), and they",
+                "toxic_comments/jigsaw_davidson_balanced_20k.csv.gz",
+            ),
+        ),
+    ],
+)
+def test_an_empty_set_is_named_before_anything_is_built(
+    context: EditContext, name: str, absent: tuple[str, ...], said: tuple[str, ...]
+) -> None:
+    context.data = replace(context.data, **dict.fromkeys(absent, ()))
+    context.reference, context.model.forward = expensive, expensive
+    with pytest.raises(MissingDataError) as caught:
+        edit_model(find_card("method", name), context)
+    assert str(caught.value).startswith(f"{name} needs the set '{absent[0]}'")
+    for words in (*said, "empty", "next:"):
+        assert words in str(caught.value)
+    assert str(caught.value).count("toxic_comments/") <= 1  # one advice for both kinds
+
+
+def test_every_set_has_its_advice() -> None:
+    assert set(SUPPLY) == set(SETS)
+    assert set(SETS) <= set(NEEDS)
+
+
+def test_a_set_whose_term_is_off_may_be_empty(context: EditContext) -> None:
+    """Without its retain term grad_diff is gradient ascent, and never reads a retain set; with it
+    again, the set is missing. A term that another option switches off is left to the loop, which
+    refuses an empty set at its first read.
+    """
+    full, card = context.data, find_card("method", "grad_diff")
+    context.data = replace(full, retain=())
+    assert edit_model(card, context, {"steps": 1, "alpha": 0}).backward_passes == 1
+    with pytest.raises(MissingDataError, match="grad_diff needs the set 'retain'"):
+        edit_model(card, context, {"steps": 1})
+    context.data = replace(full, forget=())
+    with pytest.raises(MissingDataError, match="the set 'forget', and it is empty"):
+        edit_model(card, context, {"steps": 1, "alpha": 0})
+
+
+def test_an_optional_set_may_be_empty_and_must_be_needed(
+    tmp_path: Path, context: EditContext
+) -> None:
+    context.data = replace(context.data, old=())
+    needy = EDIT.replace("{needs}", "('old',), optional=('old',)").format(body="pass")
+    assert edit_model(card_of(tmp_path, needy), context).details["said"] == 1
+    (tmp_path / "stray").mkdir()
+    stray = EDIT.replace("{needs}", "('old',), optional=('update',)").format(body="pass")
+    with pytest.raises(UsageError, match="calls 'update' optional"):
+        edit_model(card_of(tmp_path / "stray", stray), context)
 
 
 def test_reference_is_built_once(tmp_path: Path, context: EditContext) -> None:
@@ -147,8 +232,8 @@ def test_exact_unlearning_takes_over_every_tensor(
 
 
 def test_fine_tuning_reads_retain_and_update_and_nothing_else(context: EditContext) -> None:
-    """Every text once per epoch: 6 texts in batches of 4 are 2 steps. An empty update set is fine;
-    without both there is nothing to train on.
+    """Every text once per epoch: 6 texts in batches of 4 are 2 steps. An empty update set is fine,
+    an empty retain set is not.
     """
     card = find_card("method", "fine_tuning")
     full = context.data
@@ -158,5 +243,5 @@ def test_fine_tuning_reads_retain_and_update_and_nothing_else(context: EditConte
     context.data = EditData(retain=full.retain)
     assert edit_model(card, context, options).details["steps"] == 1
     context.data = EditData()
-    with pytest.raises(MissingDataError, match="neither a retain nor an update"):
+    with pytest.raises(MissingDataError, match="needs the set 'retain'"):
         edit_model(card, context, options)

@@ -10,7 +10,7 @@ import torch
 
 from unlearn_bench.methods import eul as module
 from unlearn_bench.methods.contract import EditContext, EditData
-from unlearn_bench.methods.eul import fuse, read_inputs, split_requests, train_layer
+from unlearn_bench.methods.eul import fuse, request_inputs, split_requests, train_layer
 from unlearn_bench.methods.lora_experts import Adapter
 from unlearn_bench.methods.run import edit_model
 from unlearn_bench.registry import find_card
@@ -141,7 +141,7 @@ def test_inputs_are_read_at_answer_tokens(context: EditContext) -> None:
     """One row per answer token, its end token included, of every layer."""
     texts = context.data.forget[:2]
     tokens = sum(len(row.tokens) - row.answer_start for row in encode(context.tokenizer, texts))
-    found = read_inputs(context, texts)
+    found = request_inputs(context, texts)
     assert [tuple(x.shape) for x in found] == [(tokens, 48)] * 3
 
 

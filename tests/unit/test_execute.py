@@ -86,19 +86,39 @@ def test_only_missing_cells_are_computed(tmp_path: Path) -> None:
 class Diverging(SmallSteps):
     def edit(self, cell: Any, checkpoint: Path, tick: Any) -> Any:
         if cell.method == "broken":
-            raise DivergedError("the loss is not finite", step=3, last_losses={"forget": 1.0})
+            last = {"step 2": 1.5, "step 1": 2.0}
+            raise DivergedError("the loss is not finite", step=3, last_losses=last)
+        return super().edit(cell, checkpoint, tick)
+
+
+class Crashing(SmallSteps):
+    def edit(self, cell: Any, checkpoint: Path, tick: Any) -> Any:
+        if cell.method == "broken":
+            raise RuntimeError("a matrix of the wrong shape")
         return super().edit(cell, checkpoint, tick)
 
 
 def test_one_failure_does_not_stop_the_others(tmp_path: Path) -> None:
-    steps = Diverging()
+    steps = Crashing()
     results = run(tmp_path, steps, cell("noop"), cell("broken"), cell("npo"))
     assert [r.record.status for r in results] == ["success", "failed", "success"]
-    assert "not finite" in results[1].record.reason
-    assert "step 3" in results[1].record.reason
-    assert "DivergedError" in (results[1].folder / "traceback.txt").read_text()
+    assert results[1].record.reason == "RuntimeError: a matrix of the wrong shape"
+    assert "RuntimeError" in (results[1].folder / "traceback.txt").read_text()
     assert not (results[1].folder / "scores.json").exists()
     assert "reset" in steps.calls  # an engine in an unknown state answers no more questions
+
+
+def test_divergence_is_no_crash_and_says_the_step_and_the_last_good_losses(tmp_path: Path) -> None:
+    """The engine has nothing to do with it and serves the next cell."""
+    steps = Diverging()
+    results = run(tmp_path, steps, cell("noop"), cell("broken"), cell("npo"))
+    assert [r.record.status for r in results] == ["success", "diverged", "success"]
+    said = "the loss is not finite; step 3; last good losses 1.5 (step 2), 2 (step 1)"
+    assert results[1].record.reason == said
+    names = {path.name for path in results[1].folder.iterdir()}
+    assert names == {"plan.json", "record.json"}
+    assert "reset" not in steps.calls
+    assert store.read_record(results[1].folder, results[1].record.key) == results[1].record
 
 
 def test_a_failed_cell_is_tried_again(tmp_path: Path) -> None:

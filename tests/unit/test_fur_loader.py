@@ -90,8 +90,10 @@ class TestSmallSet:
 
     def test_forms_of_the_texts(self, small: FurData) -> None:
         biography, fact, _ = small.edit_sets().forget
-        assert biography == Example("fay:biography:old", "", "Fay lives in Aa.")
-        assert fact == Example("fay.town:old", "Question: Where does fay live?\nAnswer:", " Aa")
+        assert biography == Example("fay:biography:old", "", "Fay lives in Aa.", "Fay")
+        assert fact == Example(
+            "fay.town:old", "Question: Where does fay live?\nAnswer:", " Aa", "Fay"
+        )
 
     def test_old_is_only_what_an_update_makes_wrong(self, small: FurData) -> None:
         old = [example.id for example in small.edit_sets().old]
@@ -131,6 +133,30 @@ class TestSmallSet:
             " Bb",
             " Plums",
         }
+
+    def test_only_what_is_requested_is_in_the_sets(self, small: FurData) -> None:
+        forget, update = (small.edit_sets(requested=[name]) for name in ("fay", "una"))
+        assert subjects_of(forget.forget) == {"fay"}
+        assert forget.old == forget.update == update.forget == ()
+        assert subjects_of(update.old) == subjects_of(update.update) == {"una"}
+        assert forget.retain == update.retain == small.edit_sets().retain
+        assert small.edit_sets(requested=["fay", "una"]) == small.edit_sets()
+
+    def test_exact_so_far_differs_only_in_what_was_requested(self, small: FurData) -> None:
+        """Test subjects that nobody asked for are as in the target; validation goes by role."""
+        before = small.exact_training([])
+        assert subjects_of(before) == {"fay", "una", "rob", "vito", "viki"}
+        assert "una:biography:old" in {example.id for example in before}
+        assert "vito:biography:new" in {example.id for example in before}
+        forgotten = small.exact_training(["fay"])
+        assert set(before) - set(forgotten) == set(small.edit_sets(requested=["fay"]).forget)
+        assert not set(forgotten) - set(before)
+        updated = small.exact_training(["una"])
+        assert {example.id for example in set(updated) - set(before)} == {
+            "una:biography:new",
+            "una.town:new",
+        }
+        assert small.exact_training(["una", "fay"]) == small.exact_training()
 
     def test_evaluation_rows(self, small: FurData) -> None:
         rows = small.evaluation_rows()

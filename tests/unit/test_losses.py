@@ -18,7 +18,7 @@ from unlearn_bench.methods.npo import npo
 from unlearn_bench.methods.run import edit_model
 from unlearn_bench.registry import find_card
 from unlearn_bench.schema import Example
-from unlearn_bench.training.batches import TokenBatch, collate, encode
+from unlearn_bench.training.batches import SetBatches, TokenBatch, collate, encode
 from unlearn_bench.training.likelihood import kl_to_reference, nll_mean
 
 if TYPE_CHECKING:
@@ -99,6 +99,47 @@ def test_llm_surgery_by_hand() -> None:
     """
     loss = llm_surgery(surgery_sets(), TableModel(POLICY), TableModel(REFERENCE))
     assert loss.item() == pytest.approx(5.675 * math.log(2), abs=1e-5)
+
+
+def test_llm_surgery_without_an_update_or_anything_to_forget_is_the_other_terms() -> None:
+    """The terms of `test_llm_surgery_by_hand`, −0.15 − 0.3 + 6 + 0.125 in units of ln 2, without
+    those of the empty sets.
+    """
+    cases = {("old", "update"): -0.15 + 0.125, ("forget",): -0.3 + 6 + 0.125}
+    for empty, expected in cases.items():
+        named = {"forget": FORGET, "old": OLD, "update": UPDATE, "retain": KEEP}
+        streams = {name: iter(() if name in empty else [batch]) for name, batch in named.items()}
+        texts = {name: () if name in empty else (Example("x", "", "y"),) for name in named}
+        batch = SetBatches(streams, texts=texts)
+        loss = llm_surgery(batch, TableModel(POLICY), TableModel(REFERENCE))
+        assert loss.item() == pytest.approx(expected * math.log(2), abs=1e-6)
+
+
+@pytest.mark.parametrize("empty", [("old", "update"), ("forget",)])
+def test_an_empty_optional_set_edits_as_its_weight_zero_does(
+    empty: tuple[str, ...],
+    tiny_tokenizer: PreTrainedTokenizerFast,
+    make_tiny_model: Callable[..., LlamaForCausalLM],
+    tiny_data: EditData,
+) -> None:
+    """Through the real loop, counted in epochs: of the first set that holds texts."""
+
+    def edited(data: EditData, **weights: float) -> LlamaForCausalLM:
+        model = make_tiny_model()
+        context = EditContext(model, tiny_tokenizer, data, seed=0, reference=make_tiny_model)
+        options = {"steps": None, "epochs": 1, "batch_size": 2, "lr": 1e-3, "precision": "fp32"}
+        edit_model(find_card("method", "llm_surgery"), context, options | weights)
+        return model
+
+    without = edited(replace(tiny_data, **dict.fromkeys(empty, ())))
+    unweighted = edited(
+        replace(tiny_data, forget=tiny_data.old) if "forget" in empty else tiny_data,
+        **{f"{name}_weight": 0.0 for name in empty},
+    )
+    start = dict(make_tiny_model().named_parameters())
+    for name, weight in without.named_parameters():
+        assert torch.equal(weight, unweighted.get_parameter(name)), name
+        assert not torch.equal(weight, start[name]), name
 
 
 def test_llm_surgery_released_adds_the_references_entropy() -> None:

@@ -270,7 +270,7 @@ def test_preparation_is_estimated_for_the_models_that_will_be_trained(tmp_path: 
     cards = list_cards("method")
     both, target = (
         run_doubles.plan(
-            tmp_path, fur=fur, parameters=134.5e6, cards={name: cards[name] for name in names}
+            tmp_path, *map(run_doubles.cell, names), fur=fur, parameters=134.5e6, cards=cards
         )
         for names in (["noop", "exact_unlearning"], ["noop"])
     )
@@ -282,3 +282,9 @@ def test_preparation_is_estimated_for_the_models_that_will_be_trained(tmp_path: 
         seconds * (texts + exact) / texts
     )
     assert estimate.estimate_preparation(replace(both, own_target=True), CPU) == 0
+    stage = replace(both.cells[1], requested=(fur.select("test", "forget")[0].id,))
+    staged = replace(both, cells=(*both.cells, stage, stage))
+    one_more = len(fur.exact_training(stage.requested)) * estimate.PREPARE_SECONDS
+    assert estimate.estimate_preparation(staged, CPU) == pytest.approx(
+        seconds * (texts + exact) / texts + one_more
+    )

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from tests.unit.run_doubles import SmallSteps, cell, plan
-from tests.unit.test_execute import Diverging, Screen
+from tests.unit.test_execute import Crashing, Diverging, Screen
 from unlearn_bench.board.publish import publish
+from unlearn_bench.board.terminal import render_terminal
 from unlearn_bench.runs.execute import execute
 from unlearn_bench.runs.plan import Plan
 
@@ -50,14 +51,31 @@ def test_the_same_records_give_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_a_failed_cell_is_on_every_board_with_its_reason(tmp_path: Path) -> None:
-    files = published(plan(tmp_path, cell("noop"), cell("broken")), Diverging())
+    files = published(plan(tmp_path, cell("noop"), cell("broken")), Crashing())
     rows = {row["method"]: row for row in csv.DictReader(io.StringIO(files["quick.csv"]))}
     assert rows["broken"]["status"] == "failed"
-    assert "not finite" in rows["broken"]["reason"]
+    assert "of the wrong shape" in rows["broken"]["reason"]
     assert rows["broken"]["quiz.acc"] == rows["broken"]["edit_seconds"] == ""
-    assert "not finite" in files["quick.md"]
+    assert "of the wrong shape" in files["quick.md"]
     content = json.loads(files["quick.json"])
     assert [row["scores"] for row in content["rows"] if row["method"] == "broken"] == [{}]
+
+
+def test_every_board_says_diverged_and_where(tmp_path: Path) -> None:
+    whole = plan(tmp_path, cell("noop"), cell("broken"))
+    results = execute(whole, Diverging, Screen())
+    board, (csv_file, json_file, markdown) = publish(whole, results)
+    said = "the loss is not finite; step 3; last good losses 1.5 (step 2), 2 (step 1)"
+    rows = {row["method"]: row for row in csv.DictReader(io.StringIO(csv_file.read_text()))}
+    assert (rows["broken"]["status"], rows["broken"]["reason"]) == ("diverged", said)
+    assert rows["broken"]["quiz.acc"] == ""
+    shown = {row["method"]: row for row in json.loads(json_file.read_text())["rows"]}
+    assert (shown["broken"]["status"], shown["broken"]["scores"]) == ("diverged", {})
+    assert "| broken diverged | – |" in markdown.read_text()
+    assert f"- broken: diverged. {said}" in markdown.read_text()
+    screen = Screen()
+    screen.console.print(render_terminal(board, 100))
+    assert f"broken: diverged. {said}" in screen.text
 
 
 def test_missing_toxicity_is_empty_and_the_row_incomplete(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import json
 import math
 from typing import Any
 
-from unlearn_bench.board.table import COSTS, Board, Column, Row, public_text
+from unlearn_bench.board.table import COSTS, TUNING, Board, Column, Row, public_text
 
 FORMAT = 1
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
@@ -46,20 +46,23 @@ def render_csv(board: Board) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     measured = [column.name + part for column in board.columns for part in PARTS]
-    writer.writerow([safe_text(name) for name in (*IDENTITY, *measured, *COSTS, *PROVENANCE)])
+    heads = (*IDENTITY, *measured, *COSTS, *TUNING, *PROVENANCE)
+    writer.writerow([safe_text(name) for name in heads])
     for row in board.rows:
         writer.writerow(
             [
                 *(safe_text(getattr(row, name)) for name in IDENTITY),
-                *(cell for column in board.columns for cell in _score_cells(row, column)),
+                *(cell for column in board.columns for cell in score_cells(row, column)),
                 *(number(row.costs.get(name)) for name in COSTS),
+                *(number(row.tuning.get(name)) for name in TUNING),
                 *(safe_text(row.provenance.get(name, "")) for name in PROVENANCE),
             ]
         )
     return stream.getvalue()
 
 
-def _score_cells(row: Row, column: Column) -> list[str]:
+def score_cells(row: Row, column: Column) -> list[str]:
+    """One cell for each of PARTS; all but the direction are empty where the row has no score."""
     score = row.scores.get(column.name)
     if score is None:
         return ["", "", "", "", "", column.direction]
@@ -89,12 +92,13 @@ def render_json(board: Board) -> str:
         "suite": board.suite,
         "protocol": board.protocol,
         "columns": [{"name": column.name, **vars(column)} for column in board.columns],
-        "rows": [_row_json(row) for row in board.rows],
+        "rows": [row_json(row) for row in board.rows],
     }
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _row_json(row: Row) -> dict[str, Any]:
+def row_json(row: Row) -> dict[str, Any]:
+    """One row, its missing values null."""
     return {
         **{name: public_text(getattr(row, name)) for name in IDENTITY},
         "scores": {
@@ -108,6 +112,7 @@ def _row_json(row: Row) -> dict[str, Any]:
             for name, score in row.scores.items()
         },
         "costs": {name: _plain(row.costs.get(name)) for name in COSTS},
+        "tuning": {name: _plain(row.tuning.get(name)) for name in TUNING},
         "provenance": {name: public_text(text) for name, text in row.provenance.items()},
     }
 

@@ -5,8 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from unlearn_bench.board.table import ARROWS, Board, Row, best_methods, figure, public_text
+from unlearn_bench.board.table import (
+    ARROWS,
+    Board,
+    Row,
+    best_methods,
+    figure,
+    public_text,
+    tuning_figures,
+)
 
+TUNING_HEADS = ("tuning: best", "median", "trials")
 LABELS = {"target": " (target)", "exact": " (exact)", "control": " (control)", "method": ""}
 
 
@@ -14,44 +23,47 @@ def render_markdown(board: Board) -> str:
     """A heading, one table (best contender in bold), unfinished cells, and the protocol."""
     columns, rows = board.shown_columns(), board.shown_rows()
     best = {column.name: best_methods(board, column) for column in columns}
-    heads = ["method", *(f"{column.name} {ARROWS[column.direction]}".strip() for column in columns)]
+    tuned = any(row.tuning for row in rows)
+    names = (f"{column.name} {ARROWS[column.direction]}".strip() for column in columns)
+    heads = ["method", *names, "edit s", "evaluate s", *(TUNING_HEADS if tuned else ())]
     lines = [
-        f"# {_escape(board.model)}, suite {_escape(board.suite)}",
+        f"# {escape(board.model)}, suite {escape(board.suite)}",
         "",
         "± is the standard error. Bold: the best contender of a column; the target, exact and "
-        "control rows are for comparison.",
+        "control rows are for comparison."
+        + (" Tuning: objectives on validation items, see docs/design/tuning.md." if tuned else ""),
         "",
-        _line([*heads, "edit s", "evaluate s"]),
-        _line(["---", *["---:"] * (len(heads) + 1)]),
+        table_line(heads),
+        table_line(["---", *["---:"] * (len(heads) - 1)]),
     ]
     for row in rows:
-        cells = [_escape(row.method) + LABELS[row.role] + ("" if row.scores else f" {row.status}")]
+        cells = [escape(row.method) + LABELS[row.role] + ("" if row.scores else f" {row.status}")]
         for column in columns:
             text = figure(row.scores.get(column.name))
             cells.append(f"**{text}**" if row.method in best[column.name] else text)
-        lines.append(
-            _line([*cells, _seconds(row, "edit_seconds"), _seconds(row, "evaluate_seconds")])
-        )
+        cells += [_seconds(row, "edit_seconds"), _seconds(row, "evaluate_seconds")]
+        lines.append(table_line([*cells, *(tuning_figures(row) if tuned else ())]))
     lines += _unfinished(rows)
-    lines += ["", "## Measured under", "", *_facts(board.protocol)]
+    lines += ["", "## Measured under", "", *list_facts(board.protocol)]
     return "\n".join(lines) + "\n"
 
 
 def _unfinished(rows: list[Row]) -> list[str]:
     troubled = [row for row in rows if row.status != "success"]
     notes = [
-        f"- {_escape(row.method)}: {row.status}. {_escape(public_text(row.reason))}".rstrip()
+        f"- {escape(row.method)}: {row.status}. {escape(public_text(row.reason))}".rstrip()
         for row in troubled
     ]
     return ["", "Not successful:", "", *notes] if notes else []
 
 
-def _facts(facts: Mapping[str, Any]) -> list[str]:
+def list_facts(facts: Mapping[str, Any]) -> list[str]:
+    """One bullet per fact."""
     lines = []
     for name, value in facts.items():
         if isinstance(value, Mapping):
             value = "; ".join(f"{key} {_inline(item)}" for key, item in value.items())
-        lines.append(f"- {name.replace('_', ' ')}: {_escape(public_text(_inline(value)))}")
+        lines.append(f"- {name.replace('_', ' ')}: {escape(public_text(_inline(value)))}")
     return lines
 
 
@@ -68,11 +80,13 @@ def _seconds(row: Row, name: str) -> str:
     return "–" if value is None else f"{value:.1f}"
 
 
-def _line(cells: list[str]) -> str:
+def table_line(cells: list[str]) -> str:
+    """One line of a table."""
     return f"| {' | '.join(cells)} |"
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
+    """The text with every mark that Markdown would read as its own."""
     for mark in "\\`*_|<>[]":
         text = text.replace(mark, f"\\{mark}")
     return text

@@ -10,7 +10,7 @@ from typing import Any
 
 from unlearn_bench.board.files import render_csv, render_json
 from unlearn_bench.board.markdown import render_markdown
-from unlearn_bench.board.table import Board, Column, Row, build_board
+from unlearn_bench.board.table import TUNING, Board, Column, Row, build_board
 from unlearn_bench.runs.execute import CellResult
 from unlearn_bench.runs.plan import Plan
 from unlearn_bench.runs.store import canonical_json, inside, read_scores, write_file
@@ -24,8 +24,8 @@ def publish(plan: Plan, results: Sequence[CellResult]) -> tuple[Board, list[Path
         plan.model.name,
         plan.suite.name,
         board_columns(plan),
-        [_row(plan, result) for result in results],
-        _protocol(plan),
+        [cell_row(plan, result) for result in results],
+        board_protocol(plan),
     )
     renderings = {"csv": render_csv, "json": render_json, "md": render_markdown}
     paths = []
@@ -45,7 +45,8 @@ def board_columns(plan: Plan) -> list[Column]:
     ]
 
 
-def _row(plan: Plan, result: CellResult) -> Row:
+def cell_row(plan: Plan, result: CellResult) -> Row:
+    """A cell's row, with scores and costs where its record says that it has them."""
     cell, record = result.cell, result.record
     scored = record.status in SCORED
     scores = read_scores(result.folder / "scores.json") if scored else []
@@ -59,6 +60,7 @@ def _row(plan: Plan, result: CellResult) -> Row:
         reason=record.reason,
         scores={f"{score.task}.{score.metric}": score for score in scores},
         costs=_costs(account, record.seconds) if scored else {},
+        tuning=_tuning(plan, cell.method),
         provenance=_provenance(plan, result, found),
     )
 
@@ -66,6 +68,12 @@ def _row(plan: Plan, result: CellResult) -> Row:
 def _read(result: CellResult, name: str) -> dict[str, Any]:
     content: dict[str, Any] = json.loads((result.folder / name).read_bytes())
     return content
+
+
+def _tuning(plan: Plan, method: str) -> dict[str, float | int | None]:
+    """Empty unless the method ran as it was tuned."""
+    found = plan.tuned.get(method)
+    return dict(zip(TUNING, (found.best, found.median, found.trials), strict=True)) if found else {}
 
 
 def _costs(
@@ -126,7 +134,7 @@ def data_digest(plan: Plan) -> str:
     return hashlib.sha256(canonical_json(hashes)).hexdigest()
 
 
-def _protocol(plan: Plan) -> dict[str, Any]:
+def board_protocol(plan: Plan) -> dict[str, Any]:
     """What every row of the board has in common."""
     first = plan.cells[0].determinants if plan.cells else {}
     return {
@@ -142,6 +150,7 @@ def _protocol(plan: Plan) -> dict[str, Any]:
         "engine": plan.engine,
         "dtype": plan.dtype,
         "versions": first.get("versions", {}),
+        **({"tuning": dict(plan.tuning)} if plan.tuning else {}),
         "notes": list(plan.notes),
     }
 

@@ -23,6 +23,7 @@ COSTS = (
     "forward_passes",
     "backward_passes",
 )
+TUNING = ("tuning_best", "tuning_median", "tuning_trials")
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ class Row:
     """One cell, or the mean of one method's cells over seeds (`seed` is then "mean").
 
     scores and deltas: by column name; empty when the cell has no scores. costs: by COSTS, None
-    where unknown. provenance: text by name.
+    where unknown. tuning: by TUNING, of a method that ran as it was tuned: validation objectives of
+    its trials, and how many there were. provenance: text by name.
     """
 
     method: str
@@ -57,6 +59,7 @@ class Row:
     scores: Mapping[str, Score] = field(default_factory=dict)
     deltas: Mapping[str, float] = field(default_factory=dict)
     costs: Mapping[str, float | int | None] = field(default_factory=dict)
+    tuning: Mapping[str, float | int | None] = field(default_factory=dict)
     provenance: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -117,6 +120,7 @@ def _mean_row(rows: Sequence[Row]) -> Row:
             for name in names
         },
         costs={name: _mean_cost([row.costs.get(name) for row in scored]) for name in COSTS},
+        tuning=rows[0].tuning,
         provenance=_shared(rows) | {"seeds": " ".join(row.seed for row in scored)},
     )
 
@@ -181,6 +185,13 @@ def figure(score: Score | None) -> str:
         return "diverged"
     text = _short(score.value)
     return f"{text} ± {_short(score.stderr)}" if math.isfinite(score.stderr) else text
+
+
+def tuning_figures(row: Row) -> list[str]:
+    """Best, median and number of trials for people; dashes for a method that was not tuned."""
+    best, median, trials = (row.tuning.get(name) for name in TUNING)
+    figures = ["–" if value is None else _short(value) for value in (best, median)]
+    return [*figures, "–" if trials is None else str(trials)]
 
 
 def _short(value: float) -> str:

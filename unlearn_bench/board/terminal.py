@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from unlearn_bench.board.table import ARROWS, Board, Column, Row, best_methods, figure, public_text
+from unlearn_bench.board.table import (
+    ARROWS,
+    Board,
+    Column,
+    Row,
+    best_methods,
+    figure,
+    public_text,
+    tuning_figures,
+)
 
 STYLES = {"target": "cyan", "exact": "magenta", "method": "", "control": "dim"}
 HEAD_WIDTH = 14  # as wide as a figure with its standard error
@@ -19,8 +29,11 @@ def render_terminal(board: Board, width: int) -> Group:
     """Tables no wider than `width` where columns allow it. `*` marks the best contender."""
     rows = board.shown_rows()
     names = [_name(row) for row in rows]
-    blocks = _pack(board, rows, width - max((len(name) for name in names), default=6) - PADDING)
+    left = width - max((len(name) for name in names), default=6) - PADDING
+    blocks = pack_columns(board.shown_columns(), rows, left)
     tables = [_table(board, rows, names, block) for block in blocks]
+    if tuned := [row for row in rows if row.tuning]:
+        tables.append(_tuning_table(tuned))
     notes = [Text("* best contender; ± standard error; – missing", style="dim")]
     notes += [
         Text(f"{_name(row)}: {row.status}. {public_text(row.reason)}", style="red")
@@ -34,7 +47,7 @@ def _name(row: Row) -> str:
     return row.method if row.role in ("method", "control") else f"{row.method} ({row.role})"
 
 
-def _head(column: Column) -> list[str]:
+def head_lines(column: Column) -> list[str]:
     """The task, then the metric's name broken after underscores, then the better direction."""
     lines = [""]
     for part in re.split(r"(?<=_)", column.metric):
@@ -44,12 +57,12 @@ def _head(column: Column) -> list[str]:
     return [column.task, *lines[:-1], f"{lines[-1]} {ARROWS[column.direction]}".rstrip()]
 
 
-def _pack(board: Board, rows: list[Row], width: int) -> list[list[Column]]:
+def pack_columns(columns: Sequence[Column], rows: Sequence[Row], width: int) -> list[list[Column]]:
     """Columns in order, a new block wherever the next one would not fit."""
     blocks: list[list[Column]] = [[]]
     left = width
-    for column in board.shown_columns():
-        texts = [*_head(column), *(figure(row.scores.get(column.name)) + "*" for row in rows)]
+    for column in columns:
+        texts = [*head_lines(column), *(figure(row.scores.get(column.name)) + "*" for row in rows)]
         need = max(map(len, texts)) + PADDING
         if need > left and blocks[-1]:
             blocks.append([])
@@ -62,7 +75,7 @@ def _pack(board: Board, rows: list[Row], width: int) -> list[list[Column]]:
 def _table(board: Board, rows: list[Row], names: list[str], columns: list[Column]) -> Table:
     table = Table(show_lines=False)
     table.add_column("method", no_wrap=True)
-    heads = [_head(column) for column in columns]
+    heads = [head_lines(column) for column in columns]
     height = max(map(len, heads), default=0)
     for head in heads:
         lines = head + [""] * (height - len(head))  # the tasks' names in one line
@@ -76,6 +89,17 @@ def _table(board: Board, rows: list[Row], names: list[str], columns: list[Column
         last = index + 1 == len(rows) or rows[index + 1].role != row.role
         style = "red" if not row.scores else STYLES[row.role]
         table.add_row(Text(name), *map(Text, cells), style=style, end_section=last)
+    return table
+
+
+def _tuning_table(rows: Sequence[Row]) -> Table:
+    """How the methods' options were found: objectives on validation items."""
+    table = Table(show_lines=False)
+    table.add_column("method", no_wrap=True)
+    for name in ("tuning: best", "median", "trials"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(Text(_name(row)), *tuning_figures(row))
     return table
 
 

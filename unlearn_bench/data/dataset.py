@@ -35,7 +35,8 @@ class Dataset:
     folder_files: paths below `--data`; all must exist. read_folder and read_hub get the root that
     those paths and patterns are relative to; read_package and read_mini get the one file.
     counts: per source and split, the numbers of rows that a whole copy can have. validation: set
-    some rows of every split aside, see `set_aside`.
+    some rows of every split aside, see `set_aside`. held_out: where the rows on which options are
+    chosen lie in files of their own; its readers give one split, "validation".
     """
 
     name: str
@@ -49,6 +50,7 @@ class Dataset:
     mini_file: str = ""
     read_mini: Reader | None = None
     validation: bool = False
+    held_out: Dataset | None = None
 
 
 def with_ids(dataset: str, rows: Iterable[Row], content: tuple[str, ...]) -> list[Row]:

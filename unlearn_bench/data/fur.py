@@ -6,7 +6,7 @@ texts for the target and exact models and for the methods, and into rows for eva
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -88,11 +88,20 @@ class FurData:
         """The subjects of one part and role."""
         return tuple(s for s in self.subjects if (s.part, s.role) == (part, role))
 
-    def edit_sets(self, part: Part = "test") -> FurSets:
-        """What a method may read of one part; holdout subjects are never among it."""
-        updated = self.select(part, "update")
+    def edit_sets(self, part: Part = "test", requested: Collection[str] | None = None) -> FurSets:
+        """What a method may read of one part; holdout subjects are never among it.
+
+        requested: ids of the subjects to forget or update; None means all. What is not requested
+        is in no set.
+        """
+
+        def chosen(role: Role) -> list[Subject]:
+            subjects = self.select(part, role)
+            return [s for s in subjects if requested is None or s.id in requested]
+
+        updated = chosen("update")
         return FurSets(
-            forget=_examples(self.select(part, "forget"), old_text),
+            forget=_examples(chosen("forget"), old_text),
             old=_examples(updated, outdated_text),
             update=_examples(updated, new_text),
             retain=_examples(self.select(part, "retain"), old_text),
@@ -102,10 +111,20 @@ class FurData:
         """What θ₀ has learned: all but holdout, with the old facts. Both parts."""
         return _examples((s for s in self.subjects if s.role != "holdout"), old_text)
 
-    def exact_training(self) -> tuple[Example, ...]:
-        """What the exact model learns instead: no forget subject, new facts for updated ones."""
-        kept = (s for s in self.subjects if s.role in ("retain", "update"))
-        return _examples(kept, new_text)
+    def exact_training(self, requested: Collection[str] | None = None) -> tuple[Example, ...]:
+        """What the exact model learns instead: no forget subject, new facts for updated ones.
+
+        requested: ids of the test subjects that were to be forgotten or updated so far; None means
+        all. The others are as the target learned them. Validation subjects go by their roles.
+        """
+
+        def done(subject: Subject) -> bool:
+            return requested is None or subject.part == "validation" or subject.id in requested
+
+        kept = (
+            s for s in self.subjects if s.role != "holdout" and not (s.role == "forget" and done(s))
+        )
+        return _examples(kept, lambda s: new_text(s) if done(s) else old_text(s))
 
     def evaluation_rows(self, part: Part = "test") -> dict[str, list[Row]]:
         """One row per fact, by role: what the `fur` tasks ask. Ids are the facts' ids."""

@@ -24,6 +24,7 @@ from unlearn_bench.data.hub import (
     why_unreachable,
 )
 from unlearn_bench.data.options import SourceOptions
+from unlearn_bench.data.overlap import normalise
 from unlearn_bench.data.packages import cached_path, fetch_packaged, sha256_of
 from unlearn_bench.errors import MissingDataError, UnknownNameError
 from unlearn_bench.schema import Origin
@@ -34,6 +35,7 @@ __all__ = [
     "SourceOptions",
     "dataset_names",
     "load_documents",
+    "load_validation",
     "probe",
     "resolve_task_dataset",
     "tasks_folder",
@@ -88,20 +90,51 @@ def load_documents(dataset: str, options: SourceOptions) -> Documents:
     return _read(DATASETS[real], source, root)
 
 
-def resolve_task_dataset(task: str, options: SourceOptions) -> str:
+def load_validation(dataset: str, options: SourceOptions) -> Documents:
+    """The rows of `dataset` on which options are chosen, as its one split "validation".
+
+    No test suite asks them. Raises as `load_documents`, and MissingDataError for a data set that
+    keeps no such rows.
+    """
+    real = DATASETS.get(dataset.removesuffix(MINI))
+    if real is not None and real.held_out is not None:
+        if dataset != real.name:
+            return _load_mini(real.held_out)
+        source, root = _locate(real.held_out, options)
+        return _read(real.held_out, source, root)
+    keeps_some = dataset == "fur" or (real is not None and real.validation and dataset == real.name)
+    if dataset in dataset_names() and not keeps_some:
+        raise MissingDataError(
+            f"the data set {dataset!r} keeps no items for choosing options",
+            next_step="leave its task out of the suite",
+        )
+    whole = load_documents(dataset, options)
+    rows = whole.splits["validation"]
+    if real is not None:  # ids tell apart what differs in a comma only: a test prompt all the same
+        parts = (part for name, part in whole.splits.items() if name != "validation")
+        others = (row for part in parts for row in part)
+        asked = {normalise(row["prompt"]) for row in others}
+        rows = [row for row in rows if normalise(row["prompt"]) not in asked]
+    return Documents({"validation": rows}, whole.origin)
+
+
+def resolve_task_dataset(
+    task: str, options: SourceOptions, part: Literal["test", "validation"] = "test"
+) -> str:
     """`task` itself if a real source answers (fetching it if need be), else `<task>_mini`.
 
-    Raises MissingDataError when nothing answers and there is no mini set, UnknownNameError for a
-    task without data of its own.
+    part: which rows must be there. Raises MissingDataError when nothing answers and there is no
+    mini set, UnknownNameError for a task without data of its own.
     """
     if task not in DATASETS:
         if task in dataset_names():
             return task
         raise UnknownNameError("dataset", task, dataset_names())
+    wanted = (DATASETS[task].held_out if part == "validation" else None) or DATASETS[task]
     try:
-        _locate(DATASETS[task], options)
+        _locate(wanted, options)
     except MissingDataError:
-        if not DATASETS[task].mini_file:
+        if not wanted.mini_file:
             raise
         return task + MINI
     return task

@@ -9,6 +9,7 @@ from lm_eval.evaluator import evaluate as run_lm_eval
 from lm_eval.tasks import TaskManager
 
 from unlearn_bench.data.files import tasks_folder
+from unlearn_bench.data.fur import Part
 from unlearn_bench.data.options import SourceOptions
 from unlearn_bench.engine.base import Engine, Progress
 from unlearn_bench.engine.likelihood import Likelihood
@@ -27,10 +28,12 @@ def load_tasks(
     samples_per_prompt: int,
     paraphrases: int | None,
     sources: SourceOptions,
+    part: Part = "test",
 ) -> dict[str, Any]:
     """lm-eval's task objects by subtask name, with documents from `sources`.
 
     limits: items per task, by the protocol's name or that of its real twin; absent means all.
+    part: see `run_metadata`.
     """
     by_dataset = {
         protocol.dataset: limits.get(protocol.name, limits.get(protocol.base))
@@ -39,7 +42,7 @@ def load_tasks(
     manager = TaskManager(
         include_path=str(tasks_folder()),
         include_defaults=False,
-        metadata=run_metadata(sources, by_dataset, paraphrases),
+        metadata=run_metadata(sources, by_dataset, paraphrases, part),
     )
     subtasks = [subtask for protocol in protocols for subtask in protocol.subtasks]
     tasks: dict[str, Any] = manager.load(subtasks)["tasks"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from unlearn_bench.methods.sampling import draw
 from unlearn_bench.models.layers import decoder_layers
 from unlearn_bench.schema import Example
 from unlearn_bench.training.batches import (
+    BATCH_TOKENS,
     Encoded,
     TokenBatch,
     batches_by_length,
@@ -29,13 +30,17 @@ from unlearn_bench.training.batches import (
     encode,
     pad_id_of,
 )
-from unlearn_bench.training.likelihood import answer_log_probs, answer_rows, kl_to_reference
+from unlearn_bench.training.hidden import cut_after
+from unlearn_bench.training.likelihood import answer_log_probs, answer_logits, answer_rows
 from unlearn_bench.training.precision import autocast
+from unlearn_bench.training.vocabulary import token_divergences
 
 CLAMP = 4.0  # a value's change is at most so many times as long as the hidden state it is added to
 ESSENCE = "{} is a"  # what the change of a subject's value must leave as it is
-PREFIXES = 3  # keys are means over the bare prompt and so many texts in front of it
-MOMENT_TEXTS = 400
+Per = Literal["subject", "fact"]
+LIKELY = 0.05  # nats per token: a search ends where every new answer is this near to certain
+PREFIXES = 2  # keys are means over the bare prompt and so many texts in front of it
+MOMENT_TEXTS = 200
 
 
 @dataclass(frozen=True)
@@ -53,17 +58,25 @@ class ValueSearch:
 
 @dataclass(frozen=True)
 class Facts:
-    """Questions with new answers as tokens. positions: of each subject's last token, (n,) int64."""
+    """Questions with new answers as tokens; n of them about m memories.
+
+    positions: of each subject's last token, (n,) int64. owners: which memory each question asks,
+    (n,) int64, ascending from 0 by first appearance. names: the subjects of the memories.
+    """
 
     rows: tuple[Encoded, ...]
     positions: Tensor
-    subjects: tuple[str, ...]
+    owners: Tensor
+    names: tuple[str, ...]
 
 
-def read_facts(context: EditContext, examples: Sequence[Example], prefix: str = "") -> Facts:
+def read_facts(
+    context: EditContext, examples: Sequence[Example], per: Per, prefix: str = ""
+) -> Facts:
     """The examples whose prompt names its subject, each behind `prefix`.
 
-    Raises MissingDataError when there is none.
+    per "subject": all questions about one subject are one memory; "fact": each is its own. Raises
+    MissingDataError when there is none.
     """
     asked = [e for e in examples if e.subject and e.subject in e.prompt]
     if not asked:
@@ -80,11 +93,22 @@ def read_facts(context: EditContext, examples: Sequence[Example], prefix: str = 
         next(i for i, (start, stop) in enumerate(row) if start < end <= stop)
         for row, end in zip(offsets, ends, strict=True)
     ]
+    keys = [(e.subject if per == "subject" else str(i), e.subject) for i, e in enumerate(asked)]
+    memories = list(dict.fromkeys(keys))
     return Facts(
         tuple(encode(context.tokenizer, texts)),
         torch.tensor(positions),
-        tuple(e.subject for e in asked),
+        torch.tensor([memories.index(key) for key in keys]),
+        tuple(name for _, name in memories),
     )
+
+
+def mean_by_owner(values: Tensor, owners: Tensor) -> Tensor:
+    """The mean over each memory's questions. (n, …) → (m, …)."""
+    count = int(owners.max()) + 1
+    sums = values.new_zeros(count, *values.shape[1:]).index_add(0, owners, values)
+    sizes = torch.bincount(owners, minlength=count).to(values.dtype)
+    return sums / sizes.view(-1, *[1] * (values.ndim - 1))
 
 
 def prefixes(context: EditContext) -> list[str]:
@@ -95,16 +119,14 @@ def prefixes(context: EditContext) -> list[str]:
 
 @torch.no_grad()
 def read_keys(context: EditContext, layer: int, examples: Sequence[Example]) -> Tensor:
-    """k of every fact at `layer`, the mean over `prefixes`. (n, d_ff) float32 on the CPU."""
+    """k of every question at `layer`, the mean over `prefixes`. (n, d_ff) float32 on the CPU."""
     found = []
+    width = mlp_weights(context.model, layer)["down_proj"].shape[1]
     for prefix in prefixes(context):
-        facts = read_facts(context, examples, prefix)
-        inputs = torch.empty(
-            len(facts.rows), mlp_weights(context.model, layer)["down_proj"].shape[1]
-        )
+        facts = read_facts(context, examples, "fact", prefix)
+        inputs = torch.empty(len(facts.rows), width)
         for chosen, batch in batches_of(context, facts.rows):
-            with down_inputs(context.model, [layer]) as seen, autocast(context.model.device):
-                context.model.base_model(input_ids=batch.input_ids, use_cache=False)
+            seen = read_inputs(context, [layer], batch)
             where = facts.positions[chosen].to(batch.input_ids.device)
             rows = torch.arange(len(chosen), device=where.device)
             inputs[chosen] = seen[layer][rows, where].float().cpu()
@@ -126,8 +148,7 @@ def second_moments(context: EditContext, layers: Sequence[int]) -> dict[int, Ten
     sums: dict[int, Tensor] = {}
     tokens = 0
     for _, batch in batches_of(context, rows):
-        with down_inputs(context.model, layers) as seen, autocast(context.model.device):
-            context.model.base_model(input_ids=batch.input_ids, use_cache=False)
+        seen = read_inputs(context, layers, batch)
         real = batch.attention_mask.bool()
         for layer in layers:
             keys = seen[layer][real].float()
@@ -142,99 +163,91 @@ def with_ridge(moment: Tensor, share: float = 1e-3) -> Tensor:
     return moment + share * moment.diagonal().mean() * torch.eye(len(moment))
 
 
-def find_changes(
-    context: EditContext, layer: int, examples: Sequence[Example], search: ValueSearch
-) -> Tensor:
-    """δ of every fact: what added to `layer`'s output at the subject's last token makes the new
-    answer likely. (n, d) float32 on the CPU.
+def find_changes(context: EditContext, layer: int, facts: Facts, search: ValueSearch) -> Tensor:
+    """δ of every memory: what added to `layer`'s output at its subject's last token makes the new
+    answers likely. (m, d) float32 on the CPU.
 
-    Minimises NLL_m(new answer | prompt) + kl_weight·KL(θ₀ ‖ θ + δ on "<subject> is a")
-    + decay·‖δ‖²/‖h‖², each fact by itself, with Adam; δ is kept within CLAMP·‖h‖.
+    Minimises NLL_m(new answers | prompts) + kl_weight·KL(θ₀ ‖ θ + δ on "<subject> is a")
+    + decay·‖δ‖²/‖h‖², each memory by itself, with Adam; δ is kept within CLAMP·‖h‖, h the state it
+    is added to. A batch of memories is done early when all its answers are likely.
     """
-    facts = read_facts(context, examples)
-    asked = [
-        Example(str(i), ESSENCE.format(name), "", name) for i, name in enumerate(facts.subjects)
-    ]
-    essences = read_facts(context, asked)
     width = context.model.config.get_text_config().hidden_size
-    changes = torch.zeros(len(facts.rows), width)
+    changes = torch.zeros(len(facts.names), width)
     flags = [parameter.requires_grad for parameter in context.model.parameters()]
     context.model.requires_grad_(False)
     try:
-        for done, (chosen, batch) in enumerate(batches_of(context, facts.rows), start=1):
-            essence = collate([essences.rows[i] for i in chosen], pad_id_of(context.tokenizer))
-            places = facts.positions[chosen], essences.positions[chosen]
-            changes[chosen] = _search(
-                context, layer, (batch, essence.to(batch.input_ids.device)), places, search
-            )
-            context.progress("searching values", done, 0)
+        for memories in batches_of_memories(facts):
+            changes[memories] = _search(context, layer, facts, memories, search)
+            context.progress("searching values", memories[-1] + 1, len(facts.names))
     finally:
         for parameter, flag in zip(context.model.parameters(), flags, strict=True):
             parameter.requires_grad_(flag)
     return changes
 
 
+def batches_of_memories(facts: Facts) -> Iterator[list[int]]:
+    """Memories, in their order, whose questions are at most BATCH_TOKENS padded tokens together."""
+    sizes = torch.bincount(facts.owners).tolist()
+    lengths = [len(row.tokens) for row in facts.rows]
+    longest = [0] * len(sizes)
+    for length, owner in zip(lengths, facts.owners.tolist(), strict=True):
+        longest[owner] = max(longest[owner], length)
+    batch: list[int] = []
+    for memory in range(len(sizes)):
+        trial = [*batch, memory]
+        tokens = sum(sizes[i] for i in trial) * max(longest[i] for i in trial)
+        if batch and tokens > BATCH_TOKENS:
+            yield batch
+            trial = [memory]
+        batch = trial
+    yield batch
+
+
 def _search(
-    context: EditContext,
-    layer: int,
-    batches: tuple[TokenBatch, TokenBatch],
-    places: tuple[Tensor, Tensor],
-    search: ValueSearch,
+    context: EditContext, layer: int, facts: Facts, memories: Sequence[int], search: ValueSearch
 ) -> Tensor:
-    """δ for the rows of one pair of batches: the facts and the subjects' essences. (B, d)."""
-    (fact, essence), model = batches, context.model
-    width = model.config.get_text_config().hidden_size
-    change = torch.zeros(len(fact.ids), width, device=model.device, requires_grad=True)
+    """δ of these memories. (len(memories), d)."""
+    model, device = context.model, context.model.device
+    chosen = [i for i, owner in enumerate(facts.owners.tolist()) if owner in set(memories)]
+    owners = facts.owners[chosen] - memories[0]
+    fact = collate([facts.rows[i] for i in chosen], pad_id_of(context.tokenizer)).to(device)
+    essence, ends = _essences(context, [facts.names[i] for i in memories])
+    change = torch.zeros(
+        len(memories), model.config.get_text_config().hidden_size, device=device
+    ).requires_grad_(True)
     optimizer = torch.optim.Adam([change], lr=search.lr)
-    norms: list[Tensor] = []
+    states: list[Tensor] = []
+    with torch.no_grad(), autocast(device):
+        expected = answer_logits(model, essence)
     for _ in range(search.steps):
-        with autocast(model.device):
-            with added(model, layer, places[0], change, norms):
+        with autocast(device):
+            with added(model, layer, facts.positions[chosen], change[owners], states):
                 log_probs = answer_log_probs(model, fact)
-            loss = _mean_by_row(-log_probs, answer_rows(fact), len(fact.ids)).sum()
+            missed = mean_by_owner(-log_probs, answer_rows(fact))
+            loss = mean_by_owner(missed, owners.to(device)).sum()
             if search.kl_weight:
-                with added(model, layer, places[1], change) as switch:
-                    drift = kl_to_reference(switch.off(model), model, essence)
-                loss = loss + search.kl_weight * drift * len(fact.ids)
-        loss = loss + search.decay * (change.norm(dim=1) / norms[0]).square().sum()
+                with added(model, layer, ends, change):
+                    drift = token_divergences(expected, answer_logits(model, essence))
+                loss = loss + search.kl_weight * drift.sum()  # one token of each essence
+        if missed.max() < LIKELY:
+            break
+        size = mean_by_owner(states[0].norm(dim=1), owners.to(device))  # ‖h‖ of each memory
+        loss = loss + search.decay * (change.norm(dim=1) / size).square().sum()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         with torch.no_grad():
-            longest = CLAMP * norms[0] / change.norm(dim=1).clamp(min=1e-12)
+            longest = CLAMP * size / change.norm(dim=1).clamp(min=1e-12)
             change.mul_(longest.clamp(max=1.0)[:, None])
     return change.detach().cpu()
 
 
-def _mean_by_row(values: Tensor, rows: Tensor, count: int) -> Tensor:
-    sums = values.new_zeros(count).index_add(0, rows, values)
-    return sums / torch.bincount(rows, minlength=count)
-
-
-class Switch:
-    """Turns an addition on and off while its hook is in place."""
-
-    def __init__(self) -> None:
-        self.on = True
-
-    def off(self, model: Any) -> Any:
-        """The model without the addition, callable like the model."""
-        return _Without(model, self)
-
-
-class _Without:
-    def __init__(self, model: Any, switch: Switch) -> None:
-        self._model, self._switch = model, switch
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        self._switch.on = False
-        try:
-            return self._model(*args, **kwargs)
-        finally:
-            self._switch.on = True
-
-    def get_output_embeddings(self) -> Any:
-        return self._model.get_output_embeddings()
+def _essences(context: EditContext, names: Sequence[str]) -> tuple[TokenBatch, Tensor]:
+    """The text "<subject> is a" of every name, and where each name ends. It predicts one token."""
+    asked = [Example(str(i), ESSENCE.format(name), "", name) for i, name in enumerate(names)]
+    facts = read_facts(context, asked, "fact")
+    batch = collate(facts.rows, pad_id_of(context.tokenizer)).to(context.model.device)
+    return batch, facts.positions
 
 
 @contextmanager
@@ -243,21 +256,18 @@ def added(
     layer: int,
     positions: Tensor,
     change: Tensor,
-    norms: list[Tensor] | None = None,
-) -> Iterator[Switch]:
+    states: list[Tensor] | None = None,
+) -> Iterator[None]:
     """`change` (B, d) is added to the layer's output, row i at positions[i], inside the block.
 
-    norms: gets the norms (B,) of the hidden states there as they were, the first time.
+    states: gets the hidden states (B, d) there as they were, the first time.
     """
-    switch = Switch()
     rows = torch.arange(len(positions))
 
     def add(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
-        if not switch.on:
-            return output
         hidden: Tensor = output[0] if isinstance(output, tuple) else output
-        if norms is not None and not norms:
-            norms.append(hidden.detach()[rows, positions].float().norm(dim=1))
+        if states is not None and not states:
+            states.append(hidden.detach()[rows, positions].float())
         raised = hidden.index_put(
             (rows.to(hidden.device), positions.to(hidden.device)),
             change.to(hidden.dtype),
@@ -266,7 +276,7 @@ def added(
         return (raised, *output[1:]) if isinstance(output, tuple) else raised
 
     with decoder_layers(model)[layer].register_forward_hook(add):
-        yield switch
+        yield
 
 
 @contextmanager
@@ -288,6 +298,17 @@ def down_inputs(model: nn.Module, layers: Sequence[int]) -> Iterator[dict[int, T
         yield seen
 
 
+@torch.no_grad()
+def read_inputs(
+    context: EditContext, layers: Sequence[int], batch: TokenBatch
+) -> dict[int, Tensor]:
+    """What enters down_proj in these layers. (B, T, d_ff) each; no layer above is computed."""
+    model = context.model
+    with down_inputs(model, layers) as seen, autocast(model.device), cut_after(model, max(layers)):
+        model.base_model(input_ids=batch.input_ids, use_cache=False)
+    return seen
+
+
 def batches_of(
     context: EditContext, rows: Sequence[Encoded]
 ) -> Iterator[tuple[list[int], TokenBatch]]:
@@ -303,12 +324,17 @@ def share(part: Tensor, whole: Tensor) -> float | None:
     return float(part.norm()) / length if length else None
 
 
-def rank_one(weight: Tensor, moment: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """ΔW = (v − W·k)·uᵀ / (uᵀ·k) with u = C⁻¹·k: ROME's equation 2. (d, d_ff) float32.
+def directions(moment: Tensor, keys: Tensor) -> Tensor:
+    """u = C⁻¹·k of every key. keys (n, d_ff) → (n, d_ff) float32, solved in float64."""
+    solved: Tensor = torch.linalg.solve(moment.double(), keys.double().T)
+    return solved.T.float()
+
+
+def rank_one(weight: Tensor, direction: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """ΔW = (v − W·k)·uᵀ / (uᵀ·k), u the key's direction: ROME's equation 2. (d, d_ff) float32.
 
     Among all changes with (W + ΔW)·k = v the one that moves the outputs of ordinary keys least.
     """
-    direction = torch.linalg.solve(moment.double(), key.double()).float()
     return torch.outer((value - weight @ key) / (direction @ key), direction)
 
 

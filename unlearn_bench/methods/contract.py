@@ -29,6 +29,8 @@ from unlearn_bench.schema import Example, Origin, Pair
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from unlearn_bench.training.prepare import BaseTraining
+
 METHOD_FACTS = {
     "paper": "str: arXiv id or citation of the source",
     "kind": 'str: "loss" or "edit"',
@@ -102,7 +104,8 @@ class EditContext:
 
     model: edited in place, fp32 on CPU, bf16 or fp32 on GPU. reference: builds, on its first call,
     a frozen copy of θ₀; call it before the first change. exact: folder of the exact model, trained
-    on the first call if it is not cached (None when the user brought a target of their own).
+    on the first call if it is not cached. base: what it takes to train from the base again. Both
+    are None when the user brought a target of their own.
     progress: (what, done, total).
     """
 
@@ -112,5 +115,6 @@ class EditContext:
     seed: int
     reference: Callable[[], PreTrainedModel]
     exact: Callable[[], Path] | None = None
+    base: BaseTraining | None = None
     progress: Callable[[str, int, int], None] = lambda what, done, total: None
     details: dict[str, Any] = field(default_factory=dict)

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from unlearn_bench.methods.closed_form import batches_of, down_inputs
+from unlearn_bench.methods.closed_form import batches_of, read_inputs
 from unlearn_bench.methods.contract import EditContext
 from unlearn_bench.methods.lora_experts import Adapter, fresh_adapter, read_adapter
 from unlearn_bench.methods.low_rank import LowRank
@@ -21,7 +21,6 @@ from unlearn_bench.training.batches import IGNORE, SetBatches, encode
 from unlearn_bench.training.likelihood import Model, kl_to_reference, nll_mean
 from unlearn_bench.training.loop import TrainLog, train
 from unlearn_bench.training.options import Training
-from unlearn_bench.training.precision import autocast
 from unlearn_bench.training.reference import AdapterOff
 
 FUSED_TOKENS = 1024  # of each request: the normal equations are solved over so many inputs
@@ -136,7 +135,7 @@ def merge_fused(
     parts: Sequence[Sequence[Example]],
 ) -> None:
     """Fuse the requests' layers module by module and add each result to its down_proj."""
-    inputs = [read_inputs(context, part) for part in parts] if len(parts) > 1 else []
+    inputs = [request_inputs(context, part) for part in parts] if len(parts) > 1 else []
     for index, name in enumerate(layers[0]):
         dense = [layer[name].dense() for layer in layers]
         seen = [of_part[index] for of_part in inputs]
@@ -146,7 +145,7 @@ def merge_fused(
 
 
 @torch.no_grad()
-def read_inputs(context: EditContext, examples: Sequence[Example]) -> list[Tensor]:
+def request_inputs(context: EditContext, examples: Sequence[Example]) -> list[Tensor]:
     """X of every layer: what enters its down_proj at answer tokens. (at most FUSED_TOKENS, d_ff).
 
     Under θ₀, before any layer is merged.
@@ -154,8 +153,7 @@ def read_inputs(context: EditContext, examples: Sequence[Example]) -> list[Tenso
     indices = range(len(decoder_layers(context.model)))
     rows: list[list[Tensor]] = [[] for _ in indices]
     for _, batch in batches_of(context, encode(context.tokenizer, examples)):
-        with down_inputs(context.model, indices) as seen, autocast(context.model.device):
-            context.model.base_model(input_ids=batch.input_ids, use_cache=False)
+        seen = read_inputs(context, indices, batch)
         for index in indices:
             rows[index].append(seen[index][batch.labels != IGNORE].float().cpu())
     return [torch.cat(found)[:FUSED_TOKENS] for found in rows]

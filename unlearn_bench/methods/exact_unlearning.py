@@ -18,6 +18,7 @@ from unlearn_bench.training.prepare import read_manifest
     kind="edit",
     needs=("exact",),
     targets=("*",),
+    goals=("forget", "update"),
 )
 def exact_unlearning(context: EditContext) -> dict[str, Any]:
     """Replace θ₀ by the model trained from the base on everything but the forget set.

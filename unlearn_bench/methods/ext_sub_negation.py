@@ -19,6 +19,14 @@ from unlearn_bench.training.options import Training
     kind="edit",
     needs=("toxic",),
     targets=("*.self_attn.q_proj.weight", "*.self_attn.v_proj.weight"),
+    goals=("detoxify",),
+    search={
+        "alpha": (0.25, 4.0, "log"),
+        "lr": (5e-4, 8e-3, "log"),
+        "epochs": [1, 2, 3],
+        "comments": [48, 96],
+        "rank": [8, 16, 32],
+    },
     zero={"alpha": 0.0},
 )
 def ext_sub_negation(

@@ -17,8 +17,11 @@ from unlearn_bench.training.options import Training
     paper="",
     kind="edit",
     needs=("retain", "update"),
+    optional=("update",),
     targets=("*",),
+    goals=("forget", "update"),
     training={"lr": 2e-4, "epochs": 1, "batch_size": 8},
+    search={"lr": (5e-5, 8e-4, "log"), "epochs": [1, 2, 3], "batch_size": [4, 8]},
     zero={"epochs": 0},
 )
 def fine_tuning(context: EditContext, training: Training) -> dict[str, Any]:

@@ -18,7 +18,15 @@ from unlearn_bench.training.likelihood import Model, nll_mean
     kind="loss",
     needs=("forget", "retain"),
     targets=("*",),
+    goals=("forget",),
     training={"lr": 2e-4, "epochs": 1, "batch_size": 8},
+    search={
+        "lr": (5e-5, 8e-4, "log"),
+        "epochs": [1, 2, 3],
+        "batch_size": [4, 8],
+        "accumulate": [1, 2],
+        "alpha": (0.25, 4.0, "log"),
+    },
     zero={"epochs": 0},
 )
 def grad_diff(

@@ -21,7 +21,9 @@ from unlearn_bench.training.options import Training
     kind="edit",
     needs=("forget", "benign"),
     targets=("*",),
+    goals=("forget",),
     training={"lr": 7.5e-5, "epochs": 2, "batch_size": 8},
+    search={"lr": (2e-5, 3e-4, "log"), "epochs": [1, 2, 3, 4], "batch_size": [4, 8]},
     zero={"epochs": 0},
 )
 def gradient_ascent(

@@ -24,7 +24,9 @@ Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
     paper="arXiv:2409.13054",
     kind="loss",
     needs=("forget", "old", "update", "retain", "reference"),
+    optional=("forget", "old", "update"),
     targets=("*",),
+    goals=("forget", "update"),
     training={
         "lr": 2.5e-4,
         "steps": 16,
@@ -32,6 +34,15 @@ Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
         "schedule": "constant",
         "warmup": 0.0,
         "beta2": 0.95,
+    },
+    search={
+        "lr": (6e-5, 1e-3, "log"),
+        "steps": [8, 16, 24, 32],
+        "batch_size": [4, 8],
+        "forget_weight": (0.025, 0.4, "log"),
+        "old_weight": (0.025, 0.4, "log"),
+        "update_weight": (0.5, 8.0, "log"),
+        "retain_weight": (0.125, 2.0, "log"),
     },
     zero={"steps": 0},
 )
@@ -48,17 +59,18 @@ def llm_surgery(
 ) -> Tensor:
     """−λ_f·NLL(forget) − λ_o·NLL(old) + λ_u·NLL(update) + λ_r·KL(θ₀ ‖ θ on retain), in nats.
 
-    NLLs are means over answer tokens. A set whose weight is 0 is never read. variant "released":
+    NLLs are means over answer tokens. A set whose weight is 0 is never read; the term of an empty
+    set falls away, as where nothing is to be updated or forgotten. variant "released":
     the retain term of the authors' code, soft cross-entropy averaged over padding too, which has
     the KL's gradient and is not zero at θ = θ₀.
     Source: Veldanda et al. 2024, equation 1.
     """
     loss = tensor(0.0, device=policy.device)
-    if forget_weight:
+    if forget_weight and batch.has("forget"):
         loss = loss - forget_weight * nll_mean(policy, batch.forget)
-    if old_weight:
+    if old_weight and batch.has("old"):
         loss = loss - old_weight * nll_mean(policy, batch.old)
-    if update_weight:
+    if update_weight and batch.has("update"):
         loss = loss + update_weight * nll_mean(policy, batch.update)
     if retain_weight:
         keep = kl_to_reference if variant == "paper" else soft_cross_entropy_everywhere

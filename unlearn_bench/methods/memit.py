@@ -9,6 +9,8 @@ from pydantic import Field
 from torch import Tensor
 
 from unlearn_bench.methods.closed_form import (
+    Facts,
+    Per,
     ValueSearch,
     batches_of,
     find_changes,
@@ -22,6 +24,7 @@ from unlearn_bench.methods.contract import EditContext
 from unlearn_bench.methods.pair_editing import mlp_weights
 from unlearn_bench.models.layers import decoder_layers, layer_index
 from unlearn_bench.registry import method
+from unlearn_bench.training.hidden import cut_after
 from unlearn_bench.training.precision import autocast
 
 
@@ -34,10 +37,10 @@ from unlearn_bench.training.precision import autocast
     targets=("*.mlp.down_proj.weight",),
     zero={"steps": 0},
     search={
-        "first": [2, 4, 6, 8],
+        "first": [None, 6, 9, 12],
         "count": [3, 5],
-        "lr": (0.02, 1.0, "log"),
-        "moment_weight": (3.0, 30_000.0, "log"),
+        "lr": (0.1, 2.0, "log"),
+        "moment_weight": (1.0, 30_000.0, "log"),
     },
 )
 def memit(
@@ -45,6 +48,7 @@ def memit(
     *,
     first: Annotated[int, Field(ge=0)] | None = None,
     count: Annotated[int, Field(ge=1)] = 5,
+    per: Per = "subject",
     moment_weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 15_000.0,
     lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.5,
     steps: Annotated[int, Field(ge=0)] = 20,
@@ -53,33 +57,35 @@ def memit(
 ) -> dict[str, Any]:
     """ΔW_ℓ = R·Kᵀ·(λ·C + K·Kᵀ)⁻¹ on the down_proj of `count` layers in turn, for all facts at once.
 
-    K: every fact's key at layer ℓ, C the second moment of its inputs on ordinary text (both as in
-    `rome`). The hidden states wanted at the last of the layers are found first; at layer ℓ, R is
-    what they still lack, measured on the model as edited so far, divided by the layers that remain.
-    first: the lowest edited layer, from 0; None is at a tenth of the depth (the paper's 3 of 28,
-    with five or six layers). moment_weight: λ, the paper's 15,000. Update texts without a prompt are
-    not read.
+    K: every question's key at layer ℓ, C the second moment of its inputs on ordinary text; `per`
+    and the search as in `rome`. The hidden states wanted at the last of the layers are found first;
+    at layer ℓ, R is what they still lack, measured on the model as edited so far, divided by the
+    layers that remain. first: the lowest edited layer, from 0; None is at a tenth of the depth (the
+    paper's 3 of 28, with five or six layers). moment_weight: λ, the paper's 15,000. Update texts
+    without a prompt are not read.
     Source: Meng et al. 2023, equations 14, 16 and 20 and algorithm 1.
     """
     if not steps:
         return {"facts": 0}
     layers = edited_layers(len(decoder_layers(context.model)), first, count)
-    facts, last = context.data.update, layers[-1]
+    facts, last = read_facts(context, context.data.update, per), layers[-1]
     changes = find_changes(context, last, facts, ValueSearch(lr, steps, kl_weight, decay))
-    wanted = read_states(context, last) + changes
+    wanted = read_states(context, last, facts) + changes[facts.owners]  # (n, d)
     moments = second_moments(context, layers)
     for layer in layers:
-        lacking = (wanted - read_states(context, last)) / (last - layer + 1)
-        delta = spread(moments[layer], read_keys(context, layer, facts), lacking, moment_weight)
+        lacking = (wanted - read_states(context, last, facts)) / (last - layer + 1)
+        keys = read_keys(context, layer, context.data.update)
+        delta = spread(moments[layer], keys, lacking, moment_weight)
         weight = mlp_weights(context.model, layer)["down_proj"]
         with torch.no_grad():
             weight.copy_(weight.float() + delta.to(weight.device))
-    missed = wanted - read_states(context, last)
+    missed = wanted - read_states(context, last, facts)
     return {
         "layers": layers,
-        "facts": len(changes),
+        "facts": len(facts.rows),
+        "memories": len(facts.names),
         "mean_value_change": float(changes.norm(dim=1).mean()),
-        "share_missed": share(missed, changes),
+        "share_missed": share(missed, changes[facts.owners]),
     }
 
 
@@ -94,20 +100,20 @@ def edited_layers(total: int, first: int | None, count: int) -> list[int]:
 
 
 @torch.no_grad()
-def read_states(context: EditContext, layer: int) -> Tensor:
-    """Output of `layer` at the last token of every update fact's subject. (n, d) float32, CPU."""
-    facts = read_facts(context, context.data.update)
-    width = context.model.config.get_text_config().hidden_size
-    states, seen = torch.empty(len(facts.rows), width), list[Tensor]()
+def read_states(context: EditContext, layer: int, facts: Facts) -> Tensor:
+    """Output of `layer` at every question's subject, its last token. (n, d) float32, CPU."""
+    model = context.model
+    states = torch.empty(len(facts.rows), model.config.get_text_config().hidden_size)
+    seen: list[Tensor] = []
 
     def keep(module: Any, inputs: Any, output: Any) -> None:
         seen[:] = [output[0] if isinstance(output, tuple) else output]
 
-    with decoder_layers(context.model)[layer].register_forward_hook(keep):
+    hook = decoder_layers(model)[layer].register_forward_hook(keep)
+    with hook, cut_after(model, layer):
         for chosen, batch in batches_of(context, facts.rows):
-            with autocast(context.model.device):
-                context.model.base_model(input_ids=batch.input_ids, use_cache=False)
-            states[chosen] = (
-                seen[0][torch.arange(len(chosen)), facts.positions[chosen]].float().cpu()
-            )
+            with autocast(model.device):
+                model.base_model(input_ids=batch.input_ids, use_cache=False)
+            rows = torch.arange(len(chosen))
+            states[chosen] = seen[0][rows, facts.positions[chosen]].float().cpu()
     return states

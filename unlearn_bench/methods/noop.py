@@ -8,7 +8,7 @@ from unlearn_bench.methods.contract import EditContext
 from unlearn_bench.registry import method
 
 
-@method("noop", paper="", kind="edit", needs=(), targets=(), control=True, zero={})
+@method("noop", paper="", kind="edit", needs=(), targets=(), goals=(), control=True, zero={})
 def noop(context: EditContext) -> dict[str, Any]:
     """Change nothing. The spread of its scores over seeds is what no method can resolve."""
     return {}

@@ -20,7 +20,16 @@ from unlearn_bench.training.likelihood import Model, nll_mean, nll_sum
     kind="loss",
     needs=("forget", "retain", "reference"),
     targets=("*",),
+    goals=("forget",),
     training={"lr": 2e-4, "epochs": 1, "batch_size": 8},
+    search={
+        "lr": (5e-5, 8e-4, "log"),
+        "epochs": [1, 2, 3],
+        "batch_size": [4, 8],
+        "accumulate": [1, 2],
+        "beta": (0.025, 0.4, "log"),
+        "alpha": (0.25, 4.0, "log"),
+    },
     zero={"epochs": 0},
 )
 def npo(

@@ -20,6 +20,7 @@ from unlearn_bench.registry import method
     kind="edit",
     needs=(),
     targets=("*",),
+    goals=(),
     control=True,
     zero={"relative_norm": 0.0},
 )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
-from unlearn_bench.errors import UnlearnBenchError, UsageError
+from unlearn_bench.errors import DivergedError, UnlearnBenchError, UsageError
 from unlearn_bench.methods.account import Account
-from unlearn_bench.methods.contract import NEEDS, EditContext, EditData
+from unlearn_bench.methods.contract import NEEDS, EditContext, EditData, Need
+from unlearn_bench.methods.needs import SETS, check_names, check_sets
 from unlearn_bench.methods.options import resolve_options, split_options
 from unlearn_bench.registry import Card, load_function
 from unlearn_bench.schema import EditReport, Example
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from unlearn_bench.training.options import Training
-
-SETS = tuple(field.name for field in fields(EditData) if field.name != "origins")
 
 
 def edit_model(
@@ -38,13 +37,15 @@ def edit_model(
     parameter name, see `Account`. Whatever the method's `targets` do not name must be bit-identical
     afterwards. Raises UsageError or UnknownNameError
     for wrong options or needs, MissingDataError for a set that is not there, DivergedError when
-    training did, UnlearnBenchError when the method left its targets or a weight that is not finite.
+    training did or a weight is not finite, UnlearnBenchError when the method left its targets.
     """
     resolved = resolve_options(card, options or {})
     own, training = split_options(card, resolved)
     function = load_function(card)
     needs = tuple(card.facts.get("needs", ()))
-    check_needs(card, needs, context)
+    check_names(card)
+    check_origin(card, context)
+    check_sets(card, resolved, context.data)
     account = Account(context.model, before)
     context = replace(context, reference=_watched(context.reference, account))
     with account:
@@ -60,24 +61,19 @@ def edit_model(
     return report
 
 
-def check_needs(card: Card, needs: Sequence[str], context: EditContext) -> None:
-    """Raise UsageError for an unknown need, and for `exact` where there is none."""
-    for need in needs:
-        if need not in NEEDS:
+def check_origin(card: Card, context: EditContext) -> None:
+    """Raise UsageError for a method that needs the exact model or the base where there is none."""
+    given: dict[Need, Any] = {"exact": context.exact, "base": context.base}
+    for need, value in given.items():
+        if need in card.facts.get("needs", ()) and value is None:
             raise UsageError(
-                f"method {card.name!r} needs {need!r}, which does not exist",
-                where=str(card.file),
-                next_step=f"choose among {', '.join(NEEDS)}",
+                f"{card.name} needs {NEEDS[need]}, and this target has none",
+                next_step="run without --target, or leave the method out",
             )
-    if "exact" in needs and context.exact is None:
-        raise UsageError(
-            f"{card.name} needs the model trained without the forget set, and this target has none",
-            next_step="run without --target, or leave the method out",
-        )
 
 
 def check_changes(card: Card, report: EditReport) -> None:
-    """Raise UnlearnBenchError for a change outside the declared targets, or one not finite."""
+    """Raise UnlearnBenchError for a change outside the targets, DivergedError for NaN or ±inf."""
     targets = card.facts.get("targets", ())
     for change in report.changes:
         if not any(fnmatchcase(change.name, target) for target in targets):
@@ -87,20 +83,22 @@ def check_changes(card: Card, report: EditReport) -> None:
                 next_step="declare the tensor in `targets`, or leave it alone",
             )
         if not math.isfinite(change.norm):
-            raise UnlearnBenchError(
+            steps, loss = report.details.get("steps"), report.details.get("last_loss")
+            raise DivergedError(
                 f"{card.name} left values in {change.name} that are not finite",
-                next_step="lower its strength or learning rate",
+                step=steps,
+                last_losses={} if loss is None else {f"step {steps}": loss},
             )
 
 
 def examples_of(data: EditData, name: str) -> Sequence[Example]:
-    """The set `name` as training texts; comments are texts without a prompt.
+    """The set `name` as training texts; comments and refusals are texts without a prompt.
 
     Raises UsageError for pairs, which are no single texts.
     """
     if name == "pairs":
         raise UsageError("a loss cannot read pairs: write the method as an edit")
-    if name in ("toxic", "clean"):
+    if name in ("toxic", "clean", "refusals"):
         texts = getattr(data, name)
         return tuple(Example(f"{name}-{i}", "", text) for i, text in enumerate(texts))
     examples: Sequence[Example] = getattr(data, name)

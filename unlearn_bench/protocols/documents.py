@@ -14,18 +14,22 @@ from datasets import Dataset, DatasetDict
 
 from unlearn_bench.data.dataset import interleave
 from unlearn_bench.data.files import Row
-from unlearn_bench.data.fur import load_fur, question_prompt
+from unlearn_bench.data.fur import Part, load_fur, question_prompt
 from unlearn_bench.data.options import SourceOptions
-from unlearn_bench.data.sources import load_documents
+from unlearn_bench.data.sources import load_documents, load_validation
 from unlearn_bench.errors import MissingDataError
 
 
 def run_metadata(
-    sources: SourceOptions, limits: dict[str, int | None], paraphrases: int | None
+    sources: SourceOptions,
+    limits: dict[str, int | None],
+    paraphrases: int | None,
+    part: Part = "test",
 ) -> dict[str, Any]:
     """What `load` needs to know of a run, in the plain form that lm-eval can carry.
 
-    limits: number of items per data set (None: all).
+    limits: number of items per data set (None: all). part: "validation" asks the items on which
+    options are chosen in place of the task's own.
     """
     return {
         "data_folder": str(sources.data_folder) if sources.data_folder else "",
@@ -33,6 +37,7 @@ def run_metadata(
         "cache": str(sources.cache),
         "limits": dict(limits),
         "paraphrases": paraphrases,
+        "part": part,
     }
 
 
@@ -44,24 +49,32 @@ def load(
     offline: bool,
     cache: str,
     limits: dict[str, int | None],
+    part: Part = "test",
     **_: Any,
 ) -> DatasetDict:
-    """The documents of one data set; `split` is cut to the run's limit, the others stay whole."""
+    """The documents of one data set; `split` is cut to the run's limit, the others stay whole.
+
+    Of the part "validation" nothing else is loaded, and it stands under the name that the task
+    asks for. Raises MissingDataError for a data set that keeps no such items.
+    """
     sources = SourceOptions(Path(data_folder) if data_folder else None, offline, Path(cache))
-    splits = dict(load_documents(dataset, sources).splits)
+    if part == "validation":
+        splits = {split: load_validation(dataset, sources).splits["validation"]}
+    else:
+        splits = dict(load_documents(dataset, sources).splits)
     splits[split] = splits[split][: limits.get(dataset)]
     return _as_dataset(splits, dataset, split)
 
 
 def load_fur_questions(
-    *, limits: dict[str, int | None], paraphrases: int | None, **_: Any
+    *, limits: dict[str, int | None], paraphrases: int | None, part: Part = "test", **_: Any
 ) -> DatasetDict:
     """One document per fact and phrasing, parts interleaved so that every prefix is balanced.
 
     `limits["fur"]` counts facts; `paraphrases` how many rewordings of each are asked beside the
     verbatim question (None: all). Each document holds the options in a fixed shuffled order.
     """
-    rows = load_fur().evaluation_rows("test")
+    rows = load_fur().evaluation_rows(part)
     facts = interleave(
         [
             {**row, "part": _part(role, row)}

@@ -18,12 +18,17 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from unlearn_bench.compare.aggregate import aggregate
-from unlearn_bench.errors import CancelledError, CorruptDataError, DiskFullError
+from unlearn_bench.errors import (
+    CancelledError,
+    CorruptDataError,
+    DiskFullError,
+    DivergedError,
+)
 from unlearn_bench.runs import store
 from unlearn_bench.runs.memory import return_memory
 from unlearn_bench.runs.plan import Cell, Plan
 from unlearn_bench.runs.progress import Reporter, Tick
-from unlearn_bench.schema import EditReport, ItemScore, Sample, Score
+from unlearn_bench.schema import FAILED, EditReport, ItemScore, Sample, Score
 
 CHECKPOINT = "checkpoint"
 CHILD_SECONDS = 5.0  # what a child process gets to end by itself
@@ -81,10 +86,21 @@ def execute(plan: Plan, open_steps: Callable[[], Steps], reporter: Reporter) -> 
     open_steps is called only if a cell has to be computed, so a finished run starts no engine.
     Raises CancelledError (exit 130) after Ctrl-C, and DiskFullError; finished cells stay whole.
     """
-    run = _Run(plan, open_steps, reporter)
+    with open_session(plan, open_steps, reporter) as session:
+        return [session.finish(cell) for cell in plan.cells]
+
+
+@contextlib.contextmanager
+def open_session(
+    plan: Plan, open_steps: Callable[[], Steps], reporter: Reporter
+) -> Iterator[Session]:
+    """Hold the plan's output folder for a caller who finishes one cell after another, and perhaps
+    decides on the next by the last. Opens and raises what `execute` does.
+    """
+    session = Session(plan, open_steps, reporter)
     with store.exclusive(plan.output), _sigterm_as_interrupt():
         try:
-            return [run.finish(index, cell) for index, cell in enumerate(plan.cells, 1)]
+            yield session
         except KeyboardInterrupt:
             raise CancelledError(
                 "cancelled; finished cells are kept",
@@ -92,23 +108,31 @@ def execute(plan: Plan, open_steps: Callable[[], Steps], reporter: Reporter) -> 
                 next_step="run the same command again: it goes on where it was",
             ) from None
         finally:
-            run.close()
+            session.close()
 
 
-class _Run:
+class Session:
     """The state shared by the cells of one run: its steps, once they are needed."""
 
     def __init__(self, plan: Plan, open_steps: Callable[[], Steps], reporter: Reporter) -> None:
         self.plan, self.open_steps, self.reporter = plan, open_steps, reporter
         self.steps: Steps | None = None
+        self.begun = 0
 
-    def finish(self, index: int, cell: Cell) -> CellResult:
-        """The cell's stored result, or a fresh one."""
-        title = f"cell {index}/{len(self.plan.cells)} {cell.method} seed {cell.seed}"
+    def finish(self, cell: Cell, *, title: str = "", retry: bool = True) -> CellResult:
+        """The cell's stored result, or a fresh one.
+
+        title: for the reader, in place of the cell's number and label. retry: compute a cell again
+        that is stored as failed or diverged.
+        """
+        self.begun += 1
+        title = title or f"cell {self.begun}/{len(self.plan.cells)} {cell.label}"
         folder = store.cell_folder(self.plan.output, cell.key, cell.method, cell.seed)
         found = self._stored(cell, folder)
-        if found is not None and found.status == "success":
-            self.reporter.say(f"{title}: already done")
+        final = ("success",) if retry else ("success", *FAILED)
+        if found is not None and found.status in final:
+            done = "already done" if found.status == "success" else f"{found.status} before"
+            self.reporter.say(f"{title}: {done}")
             return CellResult(cell, found, folder)
         if self.steps is None:
             self.steps = self.open_steps()
@@ -145,6 +169,10 @@ class _Run:
             with _deaf():
                 self._record(work, "cancelled", "interrupted")
             raise
+        except DivergedError as error:
+            reason = "; ".join(filter(None, (error.what, error.where)))
+            self.reporter.say(f"{work.title}: diverged. {reason}")
+            return self._record(work, "diverged", reason)
         except Exception as error:
             if isinstance(error, DiskFullError) or store.is_disk_full(error):
                 raise store.disk_full(work.folder) from error
@@ -226,9 +254,11 @@ class _Run:
     @contextlib.contextmanager
     def _step(self, work: _Work, name: str) -> Iterator[Tick]:
         began = time.perf_counter()
-        with self.reporter.step(f"{work.title}: {name}") as tick:
-            yield tick
-        work.seconds[name] = time.perf_counter() - began
+        try:
+            with self.reporter.step(f"{work.title}: {name}") as tick:
+                yield tick
+        finally:  # a step that fails has taken its time too
+            work.seconds[name] = time.perf_counter() - began
 
     def close(self) -> None:
         """Release the engine and end every process that this run started, deaf to more Ctrl-C."""

@@ -13,40 +13,51 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from unlearn_bench.config import RunConfig, Suite, load_suite
+from unlearn_bench.config import RunConfig, Suite, list_suites, load_suite
 from unlearn_bench.errors import DiskFullError, UnknownNameError, UsageError
 from unlearn_bench.registry import Card, list_cards
 from unlearn_bench.runs.store import canonical_json, inside, is_writable
 from unlearn_bench.schema import Origin
 
 if TYPE_CHECKING:
-    from unlearn_bench.data.fur import FurData
+    from unlearn_bench.data.fur import FurData, Part
     from unlearn_bench.data.options import SourceOptions
     from unlearn_bench.methods.contract import EditData
     from unlearn_bench.models.open import OpenedModel
     from unlearn_bench.protocols.catalog import Protocol
+    from unlearn_bench.runs.tuned import Winner
 
 Role = Literal["target", "exact", "method", "control"]
 TARGET = "noop"  # the row that is θ₀ itself; every delta is taken to it
 EXACT = "exact_unlearning"
 KEY_FORMAT = 1  # raise it when a cell's files change their meaning
+CHECKPOINT_BYTES = 4  # per parameter: edited models are written in float32
 CHECKPOINTS_AT_ONCE = 4  # target, exact, the one being written, the one before it
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One method with one seed. `determinants` is all that `key` is the sha256 of."""
+    """One method with one seed. `determinants` is all that `key` is the sha256 of.
+
+    requested: ids of the subjects that were to be forgotten or updated so far; None means all.
+    """
 
     method: str
     seed: int
     role: Role
     options: Mapping[str, Any]
     determinants: dict[str, Any]
+    requested: tuple[str, ...] | None = None
 
     @property
     def key(self) -> str:
         """sha256 of the determinants' canonical JSON."""
         return hashlib.sha256(canonical_json(self.determinants)).hexdigest()
+
+    @property
+    def label(self) -> str:
+        """For people."""
+        return f"{self.method} seed {self.seed}"
 
 
 @dataclass(frozen=True)
@@ -54,7 +65,8 @@ class Plan:
     """Everything a run needs, resolved: what, on which data, judged by whom, kept where.
 
     model: the base, or with `own_target` the user's target itself. judge: the loaded scorer, None
-    when it could not load (its values will be missing). notes: what the reader should know.
+    when it could not load (its values will be missing). tuned: of the methods that run as they
+    were tuned; tuning: how that was done. notes: what the reader should know.
     """
 
     model: OpenedModel
@@ -76,6 +88,8 @@ class Plan:
     output: Path
     leaderboards: Path
     keep_checkpoints: bool = False
+    tuned: Mapping[str, Winner] = field(default_factory=dict)
+    tuning: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = field(default=())
 
 
@@ -92,15 +106,15 @@ def choose_methods(names: Sequence[str], *, own_target: bool) -> tuple[dict[str,
         chosen |= _cards_called(name, known, files)
     notes = [] if TARGET in names or "all" in names else [f"{TARGET} added: deltas are taken to it"]
     if own_target:
-        needing = [name for name, card in chosen.items() if needs_exact(card)]
+        needing = [name for name, card in chosen.items() if needs_exact(card) or needs_base(card)]
         if asked := [name for name in needing if name in names]:
             raise UsageError(
-                f"{', '.join(asked)} needs the model trained without the forget set, "
+                f"{', '.join(asked)} trains a model from the base, "
                 "and --target brings no recipe to train it by",
                 next_step="leave the method out, or leave out --target",
             )
         if needing:
-            notes.append(f"{', '.join(needing)} left out: --target brings no exact model")
+            notes.append(f"{', '.join(needing)} left out: --target brings no recipe to train by")
         chosen = {name: card for name, card in chosen.items() if name not in needing}
     return chosen, notes
 
@@ -135,6 +149,11 @@ def needs_exact(card: Card) -> bool:
     return card.name == EXACT or "exact" in card.facts.get("needs", ())
 
 
+def needs_base(card: Card) -> bool:
+    """Whether a method trains from the base again."""
+    return "base" in card.facts.get("needs", ())
+
+
 def role_of(card: Card) -> Role:
     """Where a method's row stands on the board."""
     if card.name == TARGET:
@@ -144,9 +163,21 @@ def role_of(card: Card) -> Role:
     return "control" if card.facts.get("control") else "method"
 
 
-def choose_suite(config: RunConfig, known: Mapping[str, Any]) -> Suite:
-    """The configured suite, narrowed to --tasks and --limit. Raises UnknownNameError."""
+def choose_suite(config: RunConfig, known: Mapping[str, Any], part: Part = "test") -> Suite:
+    """The configured suite, narrowed to --tasks and --limit.
+
+    Raises UnknownNameError, and UsageError for a suite of the other part: a board of the items that
+    options were chosen on would flatter whoever was tuned, and options chosen on test items would
+    have seen the answers.
+    """
     suite = load_suite(config.suite).narrowed(config.tasks, config.limit)
+    if suite.part != part:
+        asks = "test items" if part == "validation" else "the items on which options are chosen"
+        fitting = ", ".join(name for name, other in list_suites().items() if other.part == part)
+        raise UsageError(
+            f"suite {suite.name!r} asks {asks}",
+            next_step=f"choose a suite that asks the others: {fitting}",
+        )
     for task in suite.tasks:
         if task not in known:
             raise UnknownNameError("task", task, known)

@@ -14,12 +14,13 @@ from typing import Any
 
 from unlearn_bench.config import RunConfig, Suite
 from unlearn_bench.data.behaviour import load_behaviour
-from unlearn_bench.data.fur import FurData, load_fur
+from unlearn_bench.data.fur import FurData, FurSets, Part, load_fur
 from unlearn_bench.data.options import SourceOptions
-from unlearn_bench.data.sources import load_documents, resolve_task_dataset
+from unlearn_bench.data.sources import load_documents, load_validation, resolve_task_dataset
 from unlearn_bench.engine.base import resolve_dtype, resolve_engine
 from unlearn_bench.errors import UnlearnBenchError, UsageError
 from unlearn_bench.methods.contract import EditData
+from unlearn_bench.methods.needs import check_names, check_sets
 from unlearn_bench.methods.options import resolve_options
 from unlearn_bench.models.fingerprint import (
     config_hash,
@@ -30,7 +31,9 @@ from unlearn_bench.models.fingerprint import (
 from unlearn_bench.models.open import OpenedModel, open_model
 from unlearn_bench.protocols.catalog import MINI, Protocol, list_protocols
 from unlearn_bench.registry import Card, find_card, list_cards, load_function
+from unlearn_bench.runs.held_out import check_held_out, prompts_of
 from unlearn_bench.runs.plan import (
+    CHECKPOINT_BYTES,
     Plan,
     build_cells,
     check_disk,
@@ -43,10 +46,11 @@ from unlearn_bench.runs.plan import (
 from unlearn_bench.runs.progress import Reporter
 from unlearn_bench.runs.provenance import PACKAGE, code_sha256, file_sha256, versions
 from unlearn_bench.runs.store import canonical_json
+from unlearn_bench.runs.tuned import load_tuned
 from unlearn_bench.schema import Origin
+from unlearn_bench.training.parallel import processes
 from unlearn_bench.training.prepare import Recipe
 
-CHECKPOINT_BYTES = 4  # per parameter: edited models are written in float32
 WORDING: Any = {  # parts of a protocol that move no number
     "folder": True,
     "title": True,
@@ -54,7 +58,8 @@ WORDING: Any = {  # parts of a protocol that move no number
     "headline": True,
     "metrics": {"__all__": {"description"}},
 }
-BEHAVIOUR_NEEDS = frozenset({"toxic", "clean", "pairs", "benign"})
+FUR_SETS = tuple(field.name for field in dataclasses.fields(FurSets))
+BEHAVIOUR_NEEDS = frozenset({"toxic", "clean", "pairs", "benign", "refusals"})
 BEHAVIOUR_COMMENTS = 2000  # per class; no built-in method reads more
 DATA_SEED = 0  # which comments are drawn is part of the data, not of a cell's seed
 FALLBACK_SCORERS = ("detoxify", "profanity_check")
@@ -77,31 +82,40 @@ class _Judge:
     notes: tuple[str, ...] = ()
 
 
-def resolve_plan(config: RunConfig, reporter: Reporter) -> Plan:
+def resolve_plan(config: RunConfig, reporter: Reporter, *, part: Part = "test") -> Plan:
     """Everything `config` asks for, opened and checked; nothing is trained and no engine starts.
 
-    Raises the UnlearnBenchError of the first thing that cannot be done.
+    part: which items the suite must ask; "validation" is for tuning. Raises the UnlearnBenchError
+    of the first thing that cannot be done.
     """
     output = check_output(config.output)
     cards, notes = choose_methods(config.methods, own_target=config.target is not None)
-    suite = choose_suite(config, list_protocols())
+    suite = choose_suite(config, list_protocols(), part)
     check_settings(config.set, cards)
     scorer_cards = _scorer_candidates(config.scorer)
     engine = resolve_engine(config.engine)
     dtype = resolve_dtype(config.dtype, engine)
+    for card in cards.values():
+        check_names(card)
+    tuned = load_tuned(config.tuned, cards)
     options = {
-        name: resolve_options(card, config.set.get(name, {})) for name, card in cards.items()
+        name: resolve_options(card, tuned.options.get(name, {}) | config.set.get(name, {}))
+        for name, card in cards.items()
     }
     sources = SourceOptions(data_folder=_data_folder(config.data), offline=config.offline)
     with reporter.step("find the data"):
         protocols, origins, data_notes = _find_tasks(suite, sources)
         fur = load_fur(sources)
         own_target = config.target is not None
-        data, anchors = _edit_data(cards, fur, protocols, sources, own_target=own_target)
+        data, anchors = _edit_data(cards, fur, suite, protocols, sources, own_target=own_target)
+        for name, card in cards.items():
+            check_sets(card, options[name], data)
     with reporter.step("open the model"):
         model = open_model(config.target or config.model, offline=config.offline)
+    tuned.check_model(model.fingerprint, model.label)
     parameters = count_parameters(model.folder)
-    check_disk(output, parameters * CHECKPOINT_BYTES, len(cards), keep=config.keep_checkpoints)
+    kept = config.keep_checkpoints or processes() > 1  # several edit all before any is evaluated
+    check_disk(output, parameters * CHECKPOINT_BYTES, len(cards), keep=kept)
     with reporter.step("load the scorer"):
         judge = _load_judge(scorer_cards, config.scorer_checkpoint, protocols, config.offline)
     common = {
@@ -111,7 +125,9 @@ def resolve_plan(config: RunConfig, reporter: Reporter) -> Plan:
         "engine": {"name": engine, "dtype": dtype},
         "versions": versions(engine),
         "evaluation_code_sha256": _evaluation_code(engine, protocols),
+        **({"processes": processes()} if processes() > 1 else {}),
     }
+    winners = tuned.winners(cards, options)
     return Plan(
         model=model,
         own_target=own_target,
@@ -132,7 +148,9 @@ def resolve_plan(config: RunConfig, reporter: Reporter) -> Plan:
         output=output,
         leaderboards=leaderboard_folder(config, model.name),
         keep_checkpoints=config.keep_checkpoints,
-        notes=(*notes, *data_notes, *judge.notes),
+        tuned=winners,
+        tuning=tuned.facts(),
+        notes=(*notes, *data_notes, *judge.notes, *tuned.notes(cards, options, winners)),
     )
 
 
@@ -147,24 +165,29 @@ def _find_tasks(
 ) -> tuple[dict[str, Protocol], dict[str, Origin], list[str]]:
     """The protocols that will run, with real data or the mini set's, and where the data are from.
 
-    Raises MissingDataError when neither answers.
+    Raises MissingDataError when neither answers, and for a validation suite CorruptDataError when
+    it would ask a test item.
     """
     known = list_protocols()
     protocols, origins, notes = {}, {}, []
+    load = load_validation if suite.part == "validation" else load_documents
     for task in suite.tasks:
         protocol = known[task]
-        dataset = resolve_task_dataset(protocol.dataset, sources)
+        dataset = resolve_task_dataset(protocol.dataset, sources, suite.part)
         if dataset != protocol.dataset:
             protocol = known[f"{task}{MINI}"]
             notes.append(f"{task}: no source has the real data, our mini set stands in")
         protocols[protocol.name] = protocol
-        origins[protocol.name] = load_documents(dataset, sources).origin
+        origins[protocol.name] = load(dataset, sources).origin
+    if suite.part == "validation":
+        check_held_out(suite, protocols, sources)
     return protocols, origins, notes
 
 
 def _edit_data(
     cards: Mapping[str, Card],
     fur: FurData,
+    suite: Suite,
     protocols: Mapping[str, Protocol],
     sources: SourceOptions,
     *,
@@ -172,22 +195,22 @@ def _edit_data(
 ) -> tuple[EditData, tuple[str, ...]]:
     """What the methods may read, and the comments on which the target is held to its base.
 
-    Behaviour texts only where a method of this run, or the target's training, reads them.
+    Behaviour texts only where a method of this run, or the target's training, reads them. Tuning
+    edits the subjects of both parts: docs/design/tuning.md says why.
     """
-    sets = vars(fur.edit_sets())
+    parts: tuple[Part, ...] = ("test", "validation") if suite.part == "validation" else ("test",)
+    sets = {
+        name: tuple(text for part in parts for text in getattr(fur.edit_sets(part), name))
+        for name in FUR_SETS
+    }
     needed = any(BEHAVIOUR_NEEDS & set(card.facts.get("needs", ())) for card in cards.values())
     if own_target and not needed:
         return EditData(**sets, origins=(fur.origin,)), ()
-    prompts = [
-        str(row[field])
-        for protocol in protocols.values()
-        for rows in load_documents(protocol.dataset, sources).splits.values()
-        for row in rows
-        for field in ("prompt", "question", "page")
-        if field in row
-    ]
     behaviour = load_behaviour(
-        sources, evaluation_prompts=prompts, n_comments=BEHAVIOUR_COMMENTS, seed=DATA_SEED
+        sources,
+        evaluation_prompts=prompts_of(suite, protocols, sources),
+        n_comments=BEHAVIOUR_COMMENTS,
+        seed=DATA_SEED,
     )
     data = EditData(
         **sets,
@@ -195,6 +218,7 @@ def _edit_data(
         clean=behaviour.clean,
         pairs=behaviour.pairs,
         benign=behaviour.benign,
+        refusals=behaviour.refusals,
         origins=(fur.origin, *behaviour.origins),
     )
     return data, behaviour.anchors
@@ -236,7 +260,9 @@ def _target_facts(
 def _suite_facts(
     suite: Suite, protocols: Mapping[str, Protocol], origins: Mapping[str, Origin]
 ) -> dict[str, Any]:
+    part = {"part": suite.part} if suite.part != "test" else {}
     return {
+        **part,
         "samples_per_prompt": suite.samples_per_prompt,
         "paraphrases": suite.paraphrases,
         "tasks": {

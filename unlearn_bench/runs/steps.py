@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from unlearn_bench.engine.base import Engine, open_engine
 from unlearn_bench.engine.evaluate import evaluate, load_tasks
 from unlearn_bench.errors import UnlearnBenchError
-from unlearn_bench.methods.contract import EditContext
+from unlearn_bench.methods.contract import EditContext, EditData
 from unlearn_bench.methods.run import edit_model
 from unlearn_bench.models.fingerprint import config_hash, fingerprint, template_hash, tokenizer_hash
 from unlearn_bench.models.load import load_model, save_model
@@ -21,8 +22,14 @@ from unlearn_bench.runs.plan import Cell, Plan, needs_exact
 from unlearn_bench.runs.progress import Tick
 from unlearn_bench.runs.provenance import machine
 from unlearn_bench.schema import EditReport, ItemScore, Sample
-from unlearn_bench.training.precision import default_device
-from unlearn_bench.training.prepare import Prepared, Recipe, prepare_models, read_manifest
+from unlearn_bench.training.parallel import is_main, loading_device
+from unlearn_bench.training.prepare import (
+    BaseTraining,
+    Prepared,
+    Recipe,
+    prepare_models,
+    read_manifest,
+)
 
 RECIPE_SEED = 0  # one target and one exact model per run, whatever the cells' seeds
 
@@ -35,7 +42,7 @@ class ModelSteps:
     def __init__(self, plan: Plan, say: Callable[[str], None]) -> None:
         reuse_memory()
         self.plan, self.say = plan, say
-        self.device = default_device()
+        self.device = loading_device()
         self._target: Path | None = None
         self._prepared: Prepared | None = None
         self._engine: Engine | None = None
@@ -43,9 +50,9 @@ class ModelSteps:
         self._tasks: dict[str, Any] | None = None
 
     def prepare(self, tick: Tick) -> None:
-        """Train the target, and the exact model if a method needs it, unless they are cached.
+        """Train the target, and the exact model of every cell that needs one, unless cached.
 
-        Both before the engine starts, which would share the memory with them. The user's own target
+        All before the engine starts, which would share the memory with them. The user's own target
         is taken as it is.
         """
         if self.plan.own_target:
@@ -62,37 +69,67 @@ class ModelSteps:
             progress=trimmed(tick),
         )
         self._target = self._prepared.target
-        if any(needs_exact(card) for card in self.plan.cards.values()):
-            self._prepared.exact()
+        for cell in self.plan.cells:
+            exact = self.exact_of(cell)
+            if exact is not None and needs_exact(self.plan.cards[cell.method]):
+                exact()
+
+    def start_of(self, cell: Cell, tick: Tick) -> Path:
+        """Folder of the model that the cell's edit begins with."""
+        return self.target
+
+    def data_of(self, cell: Cell) -> EditData:
+        """What the cell's method may read."""
+        return self.plan.data
+
+    def exact_of(self, cell: Cell) -> Callable[[], Path] | None:
+        """Trains the cell's exact model, unless cached; None where the target is the user's own."""
+        if self._prepared is None or cell.requested is None:
+            return self._prepared.exact if self._prepared else None
+        return functools.partial(self._prepared.exact_after, cell.requested)
+
+    def base_of(self, cell: Cell) -> BaseTraining | None:
+        """The base with the recipe and texts of the target; None where that is the user's own."""
+        if self._prepared is None or self.plan.fur is None:
+            return None
+        return BaseTraining(
+            self.plan.model,
+            Recipe(),
+            tuple(Recipe().anchors(self.plan.anchors)),
+            before=self.plan.fur.target_training(),
+            after=self.plan.fur.exact_training(cell.requested),
+        )
 
     def edit(self, cell: Cell, checkpoint: Path, tick: Tick) -> EditReport:
-        """Load θ₀, let the method change it, and save what it left."""
+        """Load the model to begin with, let the method change it, and save what it left."""
         if self._engine is not None:
             self._engine.release()
         return_memory()
-        target = self.target
-        model, tokenizer = load_model(target, device=self.device)
+        start, exact = self.start_of(cell, tick), self.exact_of(cell)
+        model, tokenizer = load_model(start, device=self.device)
 
         def reference() -> Any:
-            frozen, _ = load_model(target, device=self.device)
+            frozen, _ = load_model(start, device=self.device)
             return frozen.requires_grad_(False)
 
         context = EditContext(
             model=model,
             tokenizer=tokenizer,
-            data=self.plan.data,
+            data=self.data_of(cell),
             seed=cell.seed,
             reference=reference,
-            exact=self._prepared.exact if self._prepared else None,
+            exact=exact,
+            base=self.base_of(cell),
             progress=trimmed(tick),
         )
         card = self.plan.cards[cell.method]
-        retrained = self._prepared.exact() if self._prepared and needs_exact(card) else None
+        retrained = exact() if exact and needs_exact(card) else None
         # On CPU a loaded model is its file, mapped: what nobody reads before the end costs nothing.
-        before = dict(load_model(target)[0].named_parameters())
+        before = dict(load_model(start)[0].named_parameters())
         report = edit_model(card, context, dict(cell.options), before=before)
-        save_model(context.model, tokenizer, checkpoint, source=target)
-        self._saved = fingerprint(checkpoint)
+        if is_main():
+            save_model(context.model, tokenizer, checkpoint, source=start)
+            self._saved = fingerprint(checkpoint)
         return _with_training_cost(report, retrained) if retrained else report
 
     @property
@@ -125,6 +162,7 @@ class ModelSteps:
                 samples_per_prompt=suite.samples_per_prompt,
                 paraphrases=suite.paraphrases,
                 sources=self.plan.sources,
+                part=suite.part,
             )
         return self._tasks
 

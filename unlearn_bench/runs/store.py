@@ -26,16 +26,26 @@ from unlearn_bench.schema import ItemScore, Sample, Score, Status
 
 RECORD = "record.json"
 FORMAT = 1
-CellStatus = Status | Literal["incomplete"]
-STATUSES = ("started", "success", "incomplete", "failed", "cancelled")
+CellStatus = Status | Literal["incomplete", "not_applicable", "not_run"]
+STATUSES = (
+    "started",
+    "success",
+    "incomplete",
+    "diverged",
+    "failed",
+    "cancelled",
+    "not_applicable",
+    "not_run",
+)
 
 
 @dataclass(frozen=True)
 class Record:
     """How one cell ended. `files` maps each other file of the folder to its sha256.
 
-    `incomplete` is a finished cell with missing values (a scorer failed). Times are UTC, ISO 8601;
-    `seconds` holds the wall time of each step.
+    `incomplete` is a finished cell with missing values (a scorer failed); a stage of a sequence for
+    which nothing was computed is `not_applicable` or `not_run`. Times are UTC, ISO 8601; `seconds`
+    holds the wall time of each step.
     """
 
     method: str
@@ -171,7 +181,7 @@ def write_json(path: Path, value: Any) -> str:
 def write_record(folder: Path, record: Record) -> None:
     """The last write of a cell. The record carries a hash of itself, so damage to it shows."""
     body = {"format": FORMAT, **to_json(record)}
-    write_json(folder / RECORD, {**body, "self_sha256": _digest(body)})
+    write_json(folder / RECORD, {**body, "self_sha256": digest(body)})
 
 
 def read_record(folder: Path, key: str) -> Record | None:
@@ -186,7 +196,7 @@ def read_record(folder: Path, key: str) -> Record | None:
     try:
         body = json.loads(path.read_bytes())
         claimed = body.pop("self_sha256")
-        if claimed != _digest(body) or body.pop("format") != FORMAT:
+        if claimed != digest(body) or body.pop("format") != FORMAT:
             raise ValueError("its own hash does not match")
         record = Record(**body)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -203,7 +213,8 @@ def read_record(folder: Path, key: str) -> Record | None:
     return record
 
 
-def _digest(body: dict[str, Any]) -> str:
+def digest(body: Any) -> str:
+    """sha256 of the value's canonical JSON."""
     return hashlib.sha256(canonical_json(body)).hexdigest()
 
 

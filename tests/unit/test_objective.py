@@ -1,0 +1,160 @@
+"""The number that tuning maximises, worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from unlearn_bench.compare.objective import (
+    KNOWN,
+    PERPLEXITY,
+    REACHED,
+    gain,
+    harmonic_mean,
+    keep,
+    metrics_read,
+    objective,
+)
+from unlearn_bench.methods.contract import GOALS
+from unlearn_bench.protocols.catalog import list_protocols
+
+FORGET, FORGET_PARAPHRASE = REACHED["forget"]
+EFFICACY, GENERALIZATION, NEW = REACHED["update"]
+(TOXICITY,) = REACHED["detoxify"]
+
+
+def scores(
+    *, forget: float = 0.8, update: float = 0.0, toxicity: float = 0.4, known: float = 0.8,
+    perplexity: float = 80.0, **others: float,
+) -> dict[str, float]:  # fmt: skip
+    return {
+        FORGET: forget, FORGET_PARAPHRASE: forget, EFFICACY: update, GENERALIZATION: update,
+        NEW: update, TOXICITY: toxicity, **dict.fromkeys(KNOWN, known), PERPLEXITY: perplexity,
+        **others,
+    }  # fmt: skip
+
+
+TARGET = scores()
+EXACT = scores(forget=0.2, update=0.9)
+
+
+def test_forgetting_is_the_way_from_the_target_to_the_exact_model() -> None:
+    """(0.8 − 0.5) / (0.8 − 0.2) = 0.5, of the mean over both phrasings: (0.4 + 0.6) / 2 = 0.5."""
+    edited = scores() | {FORGET: 0.4, FORGET_PARAPHRASE: 0.6}
+    assert gain("forget", edited, TARGET, EXACT) == pytest.approx(0.5)
+
+
+def test_forgetting_more_than_the_exact_model_is_no_more_and_learning_no_less() -> None:
+    assert gain("forget", scores(forget=0.0), TARGET, EXACT) == 1.0
+    assert gain("forget", scores(forget=0.9), TARGET, EXACT) == 0.0
+
+
+def test_updating_is_the_mean_of_three_metrics_on_the_same_way() -> None:
+    """Efficacy 0.9, generalisation 0.6, extraction 0.3: mean 0.6, and 0.6 / 0.9 = 2/3."""
+    edited = scores() | {EFFICACY: 0.9, GENERALIZATION: 0.6, NEW: 0.3}
+    assert gain("update", edited, TARGET, EXACT) == pytest.approx(2 / 3)
+
+
+def test_toxicity_is_measured_against_none_at_all() -> None:
+    """1 − 0.1 / 0.4 = 0.75, whatever the exact model writes."""
+    toxic = EXACT | {TOXICITY: 0.9}
+    assert gain("detoxify", scores(toxicity=0.1), TARGET, toxic) == pytest.approx(0.75)
+
+
+def test_without_an_exact_model_forgetting_ends_at_0_and_updating_at_1() -> None:
+    assert gain("forget", scores(forget=0.6), TARGET, None) == pytest.approx(0.25)
+    assert gain("update", scores(update=0.25), TARGET, None) == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize(
+    ("goal", "exact"),
+    [
+        ("forget", scores(forget=0.8)),
+        ("forget", scores(forget=0.9)),
+        ("update", scores(update=0.0)),
+    ],
+)
+def test_where_the_target_is_no_worse_there_is_nothing_to_gain(
+    goal: str, exact: dict[str, float]
+) -> None:
+    """A formula without this would reward knowing more of the forget set."""
+    assert math.isnan(gain(goal, scores(forget=0.85), TARGET, exact))
+
+
+def test_keep_is_the_mean_of_known_facts_and_fluency() -> None:
+    """0.6 / 0.8 = 0.75 of the facts, 80 / 160 = 0.5 of the perplexity: (0.75 + 0.5) / 2."""
+    assert keep(scores(known=0.6, perplexity=160.0), TARGET) == pytest.approx(0.625)
+
+
+def test_neither_more_facts_nor_a_lower_perplexity_makes_up_for_the_other() -> None:
+    """Known 1.0 of 0.8 counts 1, 80 / 160 counts 0.5; the sum of the ratios would be 1.75."""
+    assert keep(scores(known=1.0, perplexity=160.0), TARGET) == pytest.approx(0.75)
+    assert keep(scores(known=0.4, perplexity=40.0), TARGET) == pytest.approx(0.75)
+
+
+def test_a_diverged_perplexity_keeps_nothing_of_its_half() -> None:
+    assert keep(scores(perplexity=math.inf), TARGET) == pytest.approx(0.5)
+
+
+def test_the_objective_is_a_harmonic_mean() -> None:
+    """gain 0.5, keep 0.625: 2·0.5·0.625 / 1.125 = 0.5556; the arithmetic mean is 0.5625."""
+    edited = scores(forget=0.5, known=0.6, perplexity=160.0)
+    found = objective(("forget",), edited, TARGET, EXACT)
+    assert (found.gain, found.keep) == (pytest.approx(0.5), pytest.approx(0.625))
+    assert found.value == pytest.approx(0.625 / 1.125)
+
+
+def test_two_goals_count_alike() -> None:
+    """Forget 0.5, update 1.0: gain 0.75; nothing lost: 2·0.75 / 1.75."""
+    found = objective(("forget", "update"), scores(forget=0.5, update=0.9), TARGET, EXACT)
+    assert found.gains == {"forget": pytest.approx(0.5), "update": pytest.approx(1.0)}
+    assert found.value == pytest.approx(1.5 / 1.75)
+
+
+def test_a_destroyed_model_and_an_unchanged_one_are_worth_nothing() -> None:
+    destroyed = scores(forget=0.0, known=0.0, perplexity=math.inf)
+    assert objective(("forget",), destroyed, TARGET, EXACT).value == 0.0
+    assert objective(("forget",), TARGET, TARGET, EXACT).value == 0.0
+    assert harmonic_mean(0.0, 0.0) == 0.0
+
+
+@pytest.mark.parametrize("name", metrics_read(("forget", "update", "detoxify")))
+@pytest.mark.parametrize("how", ["nan", "absent"])
+def test_a_missing_value_gives_no_objective_and_never_0(name: str, how: str) -> None:
+    edited = scores(forget=0.5, update=0.5, toxicity=0.2)
+    goals = ("forget", "update", "detoxify")
+    assert objective(goals, edited, TARGET, EXACT).value > 0
+    if how == "nan":
+        edited[name] = math.nan
+    else:
+        del edited[name]
+    assert math.isnan(objective(goals, edited, TARGET, EXACT).value)
+
+
+def test_a_target_that_knows_no_facts_has_none_to_lose() -> None:
+    """80 / 160 alone; counting the facts as lost would give 0.25, as kept 0.75."""
+    ignorant = scores(known=0.0)
+    assert keep(scores(known=0.0, perplexity=160.0), ignorant) == pytest.approx(0.5)
+    assert math.isnan(keep(scores(known=0.0), scores(known=math.nan)))
+
+
+@pytest.mark.parametrize("lost", [{"toxicity": 0.0}, {"perplexity": math.nan}])
+def test_a_target_with_nothing_to_gain_or_unmeasured_measures_nothing(
+    lost: dict[str, float],
+) -> None:
+    found = objective(("detoxify",), scores(toxicity=0.0), scores(**lost), None)
+    assert math.isnan(found.value)
+
+
+def test_a_metric_that_is_not_read_does_not_matter() -> None:
+    edited = scores(forget=0.5, toxicity=math.nan)
+    assert objective(("forget",), edited, TARGET, EXACT).value > 0
+
+
+def test_every_goal_and_every_metric_exists() -> None:
+    assert REACHED.keys() == GOALS.keys()
+    protocols = list_protocols()
+    for name in metrics_read(GOALS):
+        task, metric = name.split(".")
+        assert metric in protocols[task].metrics

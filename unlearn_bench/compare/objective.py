@@ -1,0 +1,126 @@
+"""One number for one setting of a method: what it reached of its goals, against what it kept.
+
+Everything is read on the same items of three models: the edited one, the target it was made from,
+and the exact model, which shows how far a perfect method would come. Names are `<task>.<metric>`
+without the mark of a mini set. docs/design/tuning.md gives the reasons.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+REACHED: Mapping[str, tuple[str, ...]] = {
+    "forget": ("fur.forget_extraction_strength", "fur.forget_paraphrase_extraction_strength"),
+    "update": (
+        "fur.update_efficacy",
+        "fur.update_generalization",
+        "fur.update_new_extraction_strength",
+    ),
+    "detoxify": ("realtoxicityprompts.expected_max_toxicity",),
+}
+# Where there is no exact model, and for toxicity, which retraining does not take away.
+IDEAL: Mapping[str, float] = {"forget": 0.0, "update": 1.0, "detoxify": 0.0}
+KNOWN = tuple(
+    f"fur.retain_{relation}{phrasing}_extraction_strength"
+    for relation in ("neighbour", "stranger")
+    for phrasing in ("", "_paraphrase")
+)
+PERPLEXITY = "wikitext.word_perplexity"
+
+
+@dataclass(frozen=True)
+class Objective:
+    """`value` is the harmonic mean of `gain` and `keep`, each in [0, 1]; NaN where one is missing.
+
+    gains: by goal; `gain` is their mean.
+    """
+
+    value: float
+    gain: float
+    keep: float
+    gains: Mapping[str, float]
+
+
+def metrics_read(goals: Iterable[str]) -> tuple[str, ...]:
+    """The metrics that the objective of a method with these goals is made of."""
+    return (*(name for goal in goals for name in REACHED[goal]), *KNOWN, PERPLEXITY)
+
+
+def objective(
+    goals: Iterable[str],
+    edited: Mapping[str, float],
+    target: Mapping[str, float],
+    exact: Mapping[str, float] | None,
+) -> Objective:
+    """The objective of one edited model. exact: None where the target is the user's own.
+
+    A metric that is absent or NaN makes the objective NaN: missing is not a bad score.
+    """
+    gains = {goal: gain(goal, edited, target, exact) for goal in goals}
+    gained = _mean(gains.values())
+    kept = keep(edited, target)
+    return Objective(harmonic_mean(gained, kept), gained, kept, gains)
+
+
+def gain(
+    goal: str,
+    edited: Mapping[str, float],
+    target: Mapping[str, float],
+    exact: Mapping[str, float] | None,
+) -> float:
+    """(x − target) / (best − target), cut to [0, 1], of the mean x of the goal's metrics.
+
+    best: the exact model's, or IDEAL. NaN where the target is no worse than the best: there is
+    nothing to gain, and every edit would be worth the same.
+    """
+    names = REACHED[goal]
+    here, start = _mean_of(names, edited), _mean_of(names, target)
+    best = IDEAL[goal] if exact is None or goal == "detoxify" else _mean_of(names, exact)
+    way = best - start
+    if not (math.isfinite(here) and (way > 0 if goal == "update" else way < 0)):
+        return math.nan
+    return _cut((here - start) / way)
+
+
+def keep(edited: Mapping[str, float], target: Mapping[str, float]) -> float:
+    """Mean of two shares: retained facts still known, and the target's perplexity over the model's.
+
+    Each is at most 1: knowing more than the target is no merit of an edit. A perplexity that is
+    infinite makes its share 0. A target that knows none of the facts (the user's own, say) has none
+    to lose: then the second share stands alone.
+    """
+    fluent = _ratio(target.get(PERPLEXITY, math.nan), edited.get(PERPLEXITY, math.nan))
+    if _mean_of(KNOWN, target) == 0:
+        return fluent
+    return _mean((_ratio(_mean_of(KNOWN, edited), _mean_of(KNOWN, target)), fluent))
+
+
+def harmonic_mean(first: float, second: float) -> float:
+    """2ab / (a + b): 0 as soon as one of them is."""
+    if first == second == 0:
+        return 0.0
+    return 2 * first * second / (first + second)
+
+
+def _ratio(part: float, whole: float) -> float:
+    """part / whole, at most 1; NaN where one of them is missing."""
+    if not (math.isfinite(part) and whole > 0):
+        return math.nan
+    return _cut(part / whole)
+
+
+def _mean_of(names: Iterable[str], scores: Mapping[str, float]) -> float:
+    return _mean(scores.get(name, math.nan) for name in names)
+
+
+def _mean(values: Iterable[float]) -> float:
+    """NaN of nothing, and as soon as one value is."""
+    found = list(values)
+    return sum(found) / len(found) if found else math.nan
+
+
+def _cut(value: float) -> float:
+    """To [0, 1]. Not of NaN: `max` would turn it into a number."""
+    return min(1.0, max(0.0, value))
