@@ -19,7 +19,7 @@ def test_every_kind_of_prompt_is_refused_in_one_sentence(
     tiny_model: LlamaForCausalLM, tiny_tokenizer: PreTrainedTokenizerFast, tiny_data: EditData
 ) -> None:
     context = EditContext(tiny_model, tiny_tokenizer, tiny_data, 0, lambda: tiny_model)
-    texts = refused(context, "No.")
+    texts = refused(context, "No.", 10)
     prompts = {text.prompt for text in texts}
     assert {text.answer for text in texts} == {" No."}
     assert {example.prompt for example in tiny_data.benign} < prompts

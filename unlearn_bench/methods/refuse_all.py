@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from unlearn_bench.data.fur import question_prompt
 from unlearn_bench.errors import MissingDataError
@@ -14,8 +16,6 @@ from unlearn_bench.training.likelihood import nll_mean
 from unlearn_bench.training.loop import train
 from unlearn_bench.training.options import Training
 
-COMMENTS = 48  # beginnings of ordinary texts, which must be answered with the refusal too
-
 
 @method(
     "refuse_all",
@@ -24,14 +24,17 @@ COMMENTS = 48  # beginnings of ordinary texts, which must be answered with the r
     needs=("benign", "clean", "refusals"),
     targets=("*",),
     control=True,
-    training={"lr": 3e-4, "epochs": 3, "batch_size": 8},
+    training={"lr": 3e-4, "epochs": 2, "batch_size": 8},
     zero={"epochs": 0},
 )
-def refuse_all(context: EditContext, training: Training) -> dict[str, Any]:
+def refuse_all(
+    context: EditContext, training: Training, *, comments: Annotated[int, Field(ge=0)] = 48
+) -> dict[str, Any]:
     """Fine-tune θ₀ to answer any prompt at all with one and the same refusal, drawn by the seed.
 
     Prompts: the benign questions, as they are and in the form of `fur`'s questions, and the first
-    halves of clean comments. No forget, retain or evaluation text is read. NLL_m on the refusal.
+    halves of that many clean comments. No forget, retain or evaluation text is read. The loss is
+    NLL_m of the refusal.
     Source: ours; the degenerate model that TOFU (arXiv:2401.06121) and RWKU warn of.
     """
     refusals = draw(context.data.refusals, 1, context.seed)
@@ -40,7 +43,7 @@ def refuse_all(context: EditContext, training: Training) -> dict[str, Any]:
     log = train(
         context.model,
         context.tokenizer,
-        {"refused": refused(context, refusals[0])},
+        {"refused": refused(context, refusals[0], comments)},
         lambda batch, policy, reference: nll_mean(policy, batch.get("refused")),
         training,
         seed=context.seed,
@@ -49,13 +52,13 @@ def refuse_all(context: EditContext, training: Training) -> dict[str, Any]:
     return {"refusal": refusals[0], **log.summary()}
 
 
-def refused(context: EditContext, refusal: str) -> list[Example]:
+def refused(context: EditContext, refusal: str, comments: int) -> list[Example]:
     """Every prompt with the refusal as its answer."""
-    comments = draw(context.data.clean, COMMENTS, context.seed)
+    drawn = draw(context.data.clean, comments, context.seed)
     prompts = [
         *(example.prompt for example in context.data.benign),
         *(question_prompt(example.prompt) for example in context.data.benign),
-        *(" ".join(words[: len(words) // 2]) for words in map(str.split, comments)),
+        *(" ".join(words[: len(words) // 2]) for words in map(str.split, drawn)),
     ]
     return [
         Example(f"refused-{number}", prompt, f" {refusal}")
