@@ -14,7 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unlearn_bench.runs.plan import Plan, needs_exact
+from unlearn_bench.runs.footprint import (
+    ENGINE_BYTES,
+    Shape,
+    Texts,
+    estimate_memory,
+    measure_texts,
+    read_shape,
+)
+from unlearn_bench.runs.plan import Cell, Plan, needs_exact
 from unlearn_bench.runs.store import RECORD
 
 REFERENCE_PARAMETERS = 134.5e6
@@ -27,8 +35,6 @@ SAVE_AND_LOAD_SECONDS = 3.0
 PREPARE_SECONDS = 0.35  # per text that the target or the exact model is trained on, all passes
 EXAMPLE_TOKENS = 60  # one training example with its prompt
 CLOSED_FORM_TOKENS = 4_000  # what an edit without training reads to decide where to cut
-FIXED_BYTES = 2.2e9  # interpreter, libraries, the engine with its cache
-ACTIVATION_COPIES = 4.6  # memory of a training step, in copies of the weights
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,7 @@ class Hardware:
 
     cores: int
     cuda: bool
+    bf16: bool = False  # whether trainings have bf16 activations unless told otherwise
 
     @property
     def speed(self) -> float:
@@ -115,18 +122,6 @@ def estimate_edit(
     return SAVE_AND_LOAD_SECONDS + tokens / TRAIN_RATE * scale
 
 
-def estimate_memory(facts: Mapping[str, Any], parameters: float) -> float:
-    """Peak bytes of the edit: fp32 copies of the weights (the model, and θ₀ mapped from its file),
-    with training gradients, AdamW's moments and activations, and a reference.
-    """
-    copies = 2.0
-    if facts.get("kind") == "loss" or facts.get("training"):
-        copies += 3.0 + ACTIVATION_COPIES
-    if "reference" in facts.get("needs", ()):
-        copies += 1.0
-    return FIXED_BYTES + copies * 4 * parameters
-
-
 def estimate_preparation(plan: Plan, hardware: Hardware | None = None) -> float:
     """Seconds to train the target and, where a method needs it, the exact model.
 
@@ -174,11 +169,12 @@ def estimate_cells(plan: Plan, hardware: Hardware | None = None) -> list[Estimat
         limits, plan.suite.samples_per_prompt, plan.parameters, machine
     )
     examples = {name: len(texts) for name, texts in vars(plan.data).items()}
+    shape, texts = read_shape(plan.model.folder), measure_texts(plan.data)
     estimates = []
     for cell in plan.cells:
         facts = plan.cards[cell.method].facts
         seconds = measured.get((cell.method, plan.suite.name))
-        memory = estimate_memory(facts, plan.parameters)
+        memory = _memory(plan, cell, shape, texts, machine)
         if seconds:
             rest = seconds.get("evaluate", 0.0) + seconds.get("score", 0.0)
             estimates.append(Estimate(seconds.get("edit", 0.0), rest, memory, True))
@@ -188,8 +184,28 @@ def estimate_cells(plan: Plan, hardware: Hardware | None = None) -> list[Estimat
     return estimates
 
 
+def _memory(
+    plan: Plan, cell: Cell, shape: Shape, texts: Mapping[str, Texts], machine: Hardware
+) -> float:
+    """The edit's peak; vLLM starts after the first one and stays beside all others."""
+    precision = cell.options.get("precision", "auto")
+    found = estimate_memory(
+        plan.cards[cell.method].facts,
+        cell.options,
+        shape,
+        texts,
+        cuda=machine.cuda,
+        bf16=machine.bf16 if precision == "auto" else precision == "bf16",
+    )
+    beside = plan.engine == "vllm" and not machine.cuda and cell is not plan.cells[0]
+    return found + (ENGINE_BYTES if beside else 0.0)
+
+
 def this_machine() -> Hardware:
-    """Cores that this process may use, and whether there is a CUDA device."""
+    """Cores that this process may use, whether there is a CUDA device, and its number format."""
     import torch
 
-    return Hardware(len(os.sched_getaffinity(0)), torch.cuda.is_available())
+    from unlearn_bench.training.precision import default_device, supports_bf16
+
+    bf16 = supports_bf16(torch.device(default_device()))
+    return Hardware(len(os.sched_getaffinity(0)), torch.cuda.is_available(), bf16)
