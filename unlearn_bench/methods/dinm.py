@@ -29,6 +29,7 @@ from unlearn_bench.training.options import Training
     kind="edit",
     needs=("pairs", "benign", "reference"),
     targets=("*.mlp.down_proj.weight",),
+    layers=1,
     goals=("detoxify",),
     search={
         "lr": (1.25e-4, 2e-3, "log"),

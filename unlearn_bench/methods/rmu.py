@@ -28,6 +28,7 @@ TRAINED_LAYERS = 3
     goals=("forget",),
     needs=("forget", "retain", "reference"),
     targets=("*.mlp.down_proj.weight",),
+    layers=3,
     training={"lr": 1e-3, "epochs": 2, "batch_size": 8},
     zero={"epochs": 0},
     search={

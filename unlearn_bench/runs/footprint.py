@@ -1,0 +1,199 @@
+"""How much memory an edit will take at its peak, from what is known of it before it runs.
+
+    process + weights + reference + moments + HOLES · max(kept + logits, gradients)
+
+The parts are in bytes and explained where they are computed. On a GPU there is no process, and
+nothing is lost to holes. How far the figures are off: docs/training.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unlearn_bench.models.fingerprint import stored_tensors
+from unlearn_bench.schema import Pair
+from unlearn_bench.training.likelihood import SHORT_TOKENS
+
+if TYPE_CHECKING:
+    from unlearn_bench.methods.contract import EditData
+
+PROCESS_BYTES = 0.62e9  # interpreter and libraries
+ENGINE_BYTES = 0.9e9  # what vLLM keeps beside an edit
+HOLES = 1.2  # freed blocks that the C library cannot use again
+FP32, BF16 = 4, 2
+CHARACTERS_PER_TOKEN = 3.7  # of our facts; ordinary prose has more, invented names have fewer
+COMMENT_TOKENS = 64  # where methods with adapters of their own cut comments
+READ_TOKENS = 2048  # of one forward pass where nothing is trained
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What memory depends on in a decoder. tensors: shapes by name, tied ones once."""
+
+    layers: int
+    hidden: int
+    intermediate: int
+    heads: int
+    vocabulary: int
+    tensors: Mapping[str, tuple[int, ...]]
+
+    @property
+    def parameters(self) -> int:
+        """Scalars that are stored."""
+        return sum(math.prod(shape) for shape in self.tensors.values())
+
+
+@dataclass(frozen=True)
+class Texts:
+    """One set as memory sees it: how many texts, and how many tokens the longest has."""
+
+    count: int
+    longest: int
+
+
+def read_shape(folder: Path) -> Shape:
+    """The shape of a model folder, from its configuration and the headers of its weights."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    text = config.get_text_config()
+    return Shape(
+        layers=text.num_hidden_layers,
+        hidden=text.hidden_size,
+        intermediate=getattr(text, "intermediate_size", None) or 4 * text.hidden_size,
+        heads=text.num_attention_heads,
+        vocabulary=text.vocab_size,
+        tensors={tensor.name: tensor.shape for tensor in stored_tensors(folder)},
+    )
+
+
+def measure_texts(data: EditData) -> dict[str, Texts]:
+    """Every set that is not empty; lengths from characters, since no tokenizer is open yet."""
+    found = {}
+    for name, texts in vars(data).items():
+        if name == "origins" or not texts:
+            continue
+        longest = max(
+            len(text) if isinstance(text, str)
+            else len(text.prompt) + max(len(text.safe), len(text.unsafe)) if isinstance(text, Pair)
+            else len(text.prompt) + len(text.answer)
+            for text in texts
+        )  # fmt: skip
+        found[name] = Texts(len(texts), math.ceil(longest / CHARACTERS_PER_TOKEN) + 1)
+    return found
+
+
+def estimate_memory(
+    facts: Mapping[str, Any],
+    options: Mapping[str, Any],
+    shape: Shape,
+    texts: Mapping[str, Texts],
+    *,
+    cuda: bool = False,
+    bf16: bool = False,
+) -> float:
+    """Peak bytes of an edit. facts: the decorator's; options: as resolved; texts: by set.
+
+    weights: 4 per parameter, on a CPU only of what is read or written, since a model is loaded by
+    mapping its file; bf16 adds a copy of 2. reference: as much again, unless the adapter is
+    switched off or the method has no use for θ₀. bf16: whether activations are.
+    """
+    weights = FP32 * shape.parameters
+    needs = facts.get("needs", ())
+    fixed = 0.0 if cuda else PROCESS_BYTES
+    if not is_trained(options):
+        if set(needs) & texts.keys():
+            return fixed + weights + _reading(shape)
+        return fixed + (weights if cuda else FP32 * trained_parameters(facts, options, shape))
+    fixed += weights
+    if "reference" in needs and not options.get("lora"):
+        fixed += weights
+    if bf16:
+        fixed += BF16 * shape.parameters
+    trained = trained_parameters(facts, options, shape)
+    moments = 0 if options.get("optimizer") == "sgd" else 2 * FP32 * trained
+    gradients = FP32 * trained
+    kept = kept_for_backward(facts, options, shape, texts, cuda=cuda, bf16=bf16)
+    held = gradients if options.get("accumulate", 1) > 1 else 0
+    moving = max(kept + held, gradients)
+    return fixed + moments + (1.0 if cuda else HOLES) * moving
+
+
+def is_trained(options: Mapping[str, Any]) -> bool:
+    """Whether an edit with these options takes gradient steps on batches."""
+    return "lr" in options and options.get("steps") != 0 and options.get("epochs") != 0
+
+
+def trained_parameters(facts: Mapping[str, Any], options: Mapping[str, Any], shape: Shape) -> float:
+    """Scalars that have a gradient: the targets', or the factors of rank r of every linear one.
+
+    Where the method trains fewer layers than its targets name, it says so (`layers`).
+    """
+    targets = facts.get("targets", ())
+    named = {
+        name: size
+        for name, size in shape.tensors.items()
+        if any(fnmatchcase(name, target) for target in targets)
+    }
+    share = float(facts.get("layers", shape.layers)) / shape.layers
+    if rank := options.get("lora_rank") if options.get("lora") else options.get("rank"):
+        linear = [s for n, s in named.items() if len(s) == 2 and "layers." in n]
+        return share * float(rank) * sum(sum(size) for size in linear)
+    return share * sum(math.prod(size) for size in named.values())
+
+
+def kept_for_backward(
+    facts: Mapping[str, Any],
+    options: Mapping[str, Any],
+    shape: Shape,
+    texts: Mapping[str, Texts],
+    *,
+    cuda: bool,
+    bf16: bool,
+) -> float:
+    """Bytes that the forward passes of one loss leave for its backward pass.
+
+    A loss makes one pass for each set that the method reads, an edit's for at most two; their
+    graphs live until the backward pass. Per token a layer keeps the residual stream and what its
+    norm made of it, before attention and before the MLP (6d), q, k and v as the product takes them
+    and its result (4d), gate, its nonlinearity, up and their product (4f); plain attention also its
+    weights before and after softmax (2·heads·length). With checkpointing a layer keeps d, and one
+    at a time has the rest. The output layer adds logits for every token, and a gradient of the
+    largest set's.
+    """
+    batches = sorted(_batches(facts, options, texts), key=math.prod, reverse=True)
+    if facts.get("kind") != "loss":
+        batches = batches[:2]
+    size, checkpointing = BF16 if bf16 else FP32, bool(options.get("checkpointing"))
+    total = largest = 0.0
+    for rows, length in batches:
+        tokens = rows * length
+        layer = 10 * shape.hidden + 4 * shape.intermediate
+        if not (cuda or checkpointing) and length <= SHORT_TOKENS:
+            layer += 2 * shape.heads * length
+        layers = facts.get("layers", shape.layers)
+        numbers = layers * shape.hidden + layer if checkpointing else layers * layer
+        logits = tokens * shape.vocabulary * size
+        total += tokens * numbers * size + logits
+        largest = max(largest, logits)
+    return total + largest
+
+
+def _batches(
+    facts: Mapping[str, Any], options: Mapping[str, Any], texts: Mapping[str, Texts]
+) -> list[tuple[int, int]]:
+    """Rows and length of the longest batch of every set that the method reads."""
+    limit = options.get("max_tokens") or COMMENT_TOKENS
+    read = [texts[name] for name in facts.get("needs", ()) if name in texts]
+    rows = options.get("batch_size") or 1
+    return [(min(rows, own.count), min(own.longest, limit)) for own in read]
+
+
+def _reading(shape: Shape) -> float:
+    """Bytes of a forward pass without gradients: one layer's, and every layer's result."""
+    return FP32 * READ_TOKENS * (shape.layers * shape.hidden + 4 * shape.intermediate)
