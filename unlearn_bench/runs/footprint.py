@@ -1,6 +1,6 @@
 """How much memory an edit will take at its peak, from what is known of it before it runs.
 
-    process + weights + reference + moments + HOLES · max(kept + logits, gradients)
+    process + weights + reference + gradients + moments + HOLES · kept for the backward pass
 
 The parts are in bytes and explained where they are computed. On a GPU there is no process, and
 nothing is lost to holes. How far the figures are off: docs/training.md.
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 PROCESS_BYTES = 0.62e9  # interpreter and libraries
 ENGINE_BYTES = 0.9e9  # what vLLM keeps beside an edit
-HOLES = 1.2  # freed blocks that the C library cannot use again
+# Freed blocks that the C library cannot use again (runs/memory.py). An adapter's small results lie
+# between large ones that come and go.
+HOLES, HOLES_WITH_ADAPTER = 1.2, 1.75
 FP32, BF16 = 4, 2
 CHARACTERS_PER_TOKEN = 3.7  # of our facts; ordinary prose has more, invented names have fewer
 COMMENT_TOKENS = 64  # where methods with adapters of their own cut comments
@@ -107,9 +109,9 @@ def estimate_memory(
     needs = facts.get("needs", ())
     fixed = 0.0 if cuda else PROCESS_BYTES
     if not is_trained(options):
-        if set(needs) & texts.keys():
-            return fixed + weights + _reading(shape)
-        return fixed + (weights if cuda else FP32 * trained_parameters(facts, options, shape))
+        reads = bool(set(needs) & texts.keys())
+        whole = weights if cuda or reads else FP32 * targeted(facts, shape)
+        return fixed + whole + (_reading(shape) if reads else _writing(facts, shape))
     fixed += weights
     if "reference" in needs and not options.get("lora"):
         fixed += weights
@@ -117,11 +119,10 @@ def estimate_memory(
         fixed += BF16 * shape.parameters
     trained = trained_parameters(facts, options, shape)
     moments = 0 if options.get("optimizer") == "sgd" else 2 * FP32 * trained
-    gradients = FP32 * trained
     kept = kept_for_backward(facts, options, shape, texts, cuda=cuda, bf16=bf16)
-    held = gradients if options.get("accumulate", 1) > 1 else 0
-    moving = max(kept + held, gradients)
-    return fixed + moments + (1.0 if cuda else HOLES) * moving
+    if not cuda:
+        kept *= HOLES_WITH_ADAPTER if adapter_rank(options) else HOLES
+    return fixed + FP32 * trained + moments + kept
 
 
 def is_trained(options: Mapping[str, Any]) -> bool:
@@ -129,22 +130,35 @@ def is_trained(options: Mapping[str, Any]) -> bool:
     return "lr" in options and options.get("steps") != 0 and options.get("epochs") != 0
 
 
+def adapter_rank(options: Mapping[str, Any]) -> int:
+    """Rank of the low-rank factors that are trained in place of whole matrices; 0 without any."""
+    return int((options.get("lora_rank") if options.get("lora") else options.get("rank")) or 0)
+
+
 def trained_parameters(facts: Mapping[str, Any], options: Mapping[str, Any], shape: Shape) -> float:
     """Scalars that have a gradient: the targets', or the factors of rank r of every linear one.
 
     Where the method trains fewer layers than its targets name, it says so (`layers`).
     """
-    targets = facts.get("targets", ())
-    named = {
+    share = float(facts.get("layers", shape.layers)) / shape.layers
+    if not (rank := adapter_rank(options)):
+        return share * targeted(facts, shape)
+    linear = [s for n, s in _targets(facts, shape).items() if len(s) == 2 and "layers." in n]
+    return share * rank * sum(sum(size) for size in linear)
+
+
+def targeted(facts: Mapping[str, Any], shape: Shape) -> int:
+    """Scalars of all tensors that the method may change."""
+    return sum(math.prod(size) for size in _targets(facts, shape).values())
+
+
+def _targets(facts: Mapping[str, Any], shape: Shape) -> dict[str, tuple[int, ...]]:
+    patterns = facts.get("targets", ())
+    return {
         name: size
         for name, size in shape.tensors.items()
-        if any(fnmatchcase(name, target) for target in targets)
+        if any(fnmatchcase(name, pattern) for pattern in patterns)
     }
-    share = float(facts.get("layers", shape.layers)) / shape.layers
-    if rank := options.get("lora_rank") if options.get("lora") else options.get("rank"):
-        linear = [s for n, s in named.items() if len(s) == 2 and "layers." in n]
-        return share * float(rank) * sum(sum(size) for size in linear)
-    return share * sum(math.prod(size) for size in named.values())
 
 
 def kept_for_backward(
@@ -158,24 +172,26 @@ def kept_for_backward(
 ) -> float:
     """Bytes that the forward passes of one loss leave for its backward pass.
 
-    A loss makes one pass for each set that the method reads, an edit's for at most two; their
-    graphs live until the backward pass. Per token a layer keeps the residual stream and what its
-    norm made of it, before attention and before the MLP (6d), q, k and v as the product takes them
-    and its result (4d), gate, its nonlinearity, up and their product (4f); plain attention also its
-    weights before and after softmax (2·heads·length). With checkpointing a layer keeps d, and one
-    at a time has the rest. The output layer adds logits for every token, and a gradient of the
-    largest set's.
+    A loss makes one pass for each set that the method reads, an edit's for at most two, and for one
+    where it trains adapters of its own; their graphs live until the backward pass. Per token a
+    layer keeps the residual stream, its norm and the scaled norm, before attention and before the MLP (6d), q, k and v as the product takes them
+    and its result (4d), gate, its nonlinearity, up and their product (4f); plain attention one more
+    d and its weights (heads·length). Frozen weights need no norms and no v (−3d). With
+    checkpointing a layer keeps d, and one at a time has the rest. The output layer adds logits for
+    every token, and a gradient of the largest set's.
     """
     batches = sorted(_batches(facts, options, texts), key=math.prod, reverse=True)
     if facts.get("kind") != "loss":
-        batches = batches[:2]
+        batches = batches[: 1 if "rank" in options else 2]
     size, checkpointing = BF16 if bf16 else FP32, bool(options.get("checkpointing"))
     total = largest = 0.0
     for rows, length in batches:
         tokens = rows * length
         layer = 10 * shape.hidden + 4 * shape.intermediate
         if not (cuda or checkpointing) and length <= SHORT_TOKENS:
-            layer += 2 * shape.heads * length
+            layer += shape.hidden + shape.heads * length
+        if adapter_rank(options):
+            layer -= 3 * shape.hidden
         layers = facts.get("layers", shape.layers)
         numbers = layers * shape.hidden + layer if checkpointing else layers * layer
         logits = tokens * shape.vocabulary * size
@@ -197,3 +213,9 @@ def _batches(
 def _reading(shape: Shape) -> float:
     """Bytes of a forward pass without gradients: one layer's, and every layer's result."""
     return FP32 * READ_TOKENS * (shape.layers * shape.hidden + 4 * shape.intermediate)
+
+
+def _writing(facts: Mapping[str, Any], shape: Shape) -> float:
+    """Bytes of the largest target's change and of its new value."""
+    sizes = [math.prod(size) for size in _targets(facts, shape).values()]
+    return 2.0 * FP32 * max(sizes, default=0)
