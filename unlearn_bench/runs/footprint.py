@@ -172,13 +172,14 @@ def kept_for_backward(
 ) -> float:
     """Bytes that the forward passes of one loss leave for its backward pass.
 
-    A loss makes one pass for each set that the method reads, an edit's for at most two, and for one
-    where it trains adapters of its own; their graphs live until the backward pass. Per token a
-    layer keeps the residual stream, its norm and the scaled norm, before attention and before the MLP (6d), q, k and v as the product takes them
-    and its result (4d), gate, its nonlinearity, up and their product (4f); plain attention one more
-    d and its weights (heads·length). Frozen weights need no norms and no v (−3d). With
-    checkpointing a layer keeps d, and one at a time has the rest. The output layer adds logits for
-    every token, and a gradient of the largest set's.
+    A loss makes one pass for each set that the method reads, an edit's for at most two, and for
+    one where it trains adapters of its own; their graphs live until the backward pass. Per
+    token a layer keeps the residual stream, its norm and the scaled norm, before attention and
+    before the MLP (6d), q, k and v as the product takes them and its result (4d), gate, its
+    nonlinearity, up and their product (4f); plain attention one more d and its weights
+    (heads·length). Frozen weights need no norms and no v (−3d). With checkpointing a layer
+    keeps d, and one at a time has the rest. The output layer adds logits for every token, and a
+    gradient of the largest set's.
     """
     batches = sorted(_batches(facts, options, texts), key=math.prod, reverse=True)
     if facts.get("kind") != "loss":
