@@ -51,6 +51,14 @@ def test_every_method_gets_as_many_trials_and_starts_from_its_defaults(tmp_path:
     assert tuning.complete
 
 
+def test_no_method_is_ever_two_trials_ahead_of_another(tmp_path: Path) -> None:
+    steps = TuningSteps()
+    cards = method_cards(tmp_path / "methods", "first", "second", "third")
+    run_tuning(tmp_path / "out", cards, steps, trials=3)
+    turns = [call.split()[1] for call in steps.calls if call.startswith("edit ")]
+    assert turns[-9:] == ["first", "second", "third"] * 3
+
+
 def test_the_objective_is_that_of_the_stored_scores(tmp_path: Path) -> None:
     """Strength 1 forgets 0.15 of 0.6: gain 0.25. It keeps 0.95 of the facts and all fluency: keep
     0.975. 2·0.25·0.975 / 1.225 = 0.39796.

@@ -215,12 +215,13 @@ def tune(
                 found = known or _measure_reference(session, tuning, cell)
                 tuning.references[cell.method] = found
         check_references(tuning)
-        tuned = [cell for cell in tuning.plan.cells if cell.method in tuning.methods]
-        for cell in tuned:
-            _run_trials(None, tuning, cell, before.trials, keep)
+        cells = [cell for cell in tuning.plan.cells if cell.method in tuning.methods]
+        searches = [_Search(tuning, cell, before.trials) for cell in cells]
         keep(tuning)
-        for cell in tuned:
-            _run_trials(session, tuning, cell, before.trials, keep)
+        while open_ := [search for search in searches if not search.own.ended]:
+            # Turn by turn: wherever the run is interrupted, no method is a trial ahead of another.
+            min(open_, key=lambda search: len(search.own.trials)).run(session)
+            keep(tuning)
 
 
 def _measure_reference(session: Session, tuning: Tuning, cell: Cell) -> Reference:
@@ -257,59 +258,54 @@ def check_references(tuning: Tuning) -> None:
             )
 
 
-def _run_trials(
-    session: Session | None,
-    tuning: Tuning,
-    defaults: Cell,
-    recorded: Mapping[str, Trial],
-    keep: Callable[[Tuning], object],
-) -> None:
-    """One method's trials from the first, until its budget is spent or, without a session, until
-    one was not recorded. What has begun is finished and counted.
-    """
-    own, budget = tuning.methods[defaults.method], tuning.budget
-    study = _open_study(own, tuning.seed, defaults)
-    distributions = {name: _distribution(part) for name, part in own.space.items()}
-    own.trials.clear()
-    while len(own.trials) < budget.trials and own.seconds < budget.seconds:
-        draw, number = study.ask(distributions), len(own.trials)
-        drawn = {
-            name: _shortened(draw.params[name], part) if number else draw.params[name]
-            for name, part in own.space.items()
-        }
-        cell = with_options(tuning.plan, defaults, {**own.fixed, **drawn})
-        if cell.key in recorded:
-            _count(own, study, draw, dataclasses.replace(recorded[cell.key], number=number), budget)
-            continue
-        if session is None:
-            return
-        title = f"{cell.method} trial {number + 1}/{budget.trials}"
-        result = session.finish(cell, title=title, retry=False)
-        trial = _assess(tuning, own, number, drawn, result)
-        _count(own, study, draw, trial, budget)
-        session.reporter.say(f"{title}: {_in_words(trial)}; best {_figure(own.winner().best)}")
-        keep(tuning)
+class _Search:
+    """One method's draws and trials, and where they are. What was recorded is read at once."""
 
+    def __init__(self, tuning: Tuning, defaults: Cell, recorded: Mapping[str, Trial]) -> None:
+        self.tuning, self.defaults = tuning, defaults
+        self.own = tuning.methods[defaults.method]
+        self.study = _open_study(self.own, tuning.seed, defaults)
+        self.distributions = {n: _distribution(part) for n, part in self.own.space.items()}
+        self._draw()
+        while not self.own.ended and self.cell.key in recorded:
+            number = len(self.own.trials)
+            self._count(dataclasses.replace(recorded[self.cell.key], number=number))
 
-def _count(
-    own: MethodTuning,
-    study: optuna.Study,
-    draw: optuna.Trial,
-    trial: Trial,
-    budget: Budget,
-) -> None:
-    """Tell the sampler, and add the trial to its method's."""
-    import optuna
+    def run(self, session: Session) -> None:
+        """Compute the trial that was drawn last, however long it takes, and draw the next."""
+        number, total = len(self.own.trials), self.tuning.budget.trials
+        title = f"{self.own.method} trial {number + 1}/{total}"
+        result = session.finish(self.cell, title=title, retry=False)
+        trial = _assess(self.tuning, self.own, number, self.drawn, result)
+        self._count(trial)
+        best = _figure(self.own.winner().best)
+        session.reporter.say(f"{title}: {_in_words(trial)}; best {best}")
 
-    if trial.objective is None:
-        study.tell(draw, state=optuna.trial.TrialState.FAIL)
-    else:
-        study.tell(draw, trial.objective)
-    own.trials.append(trial)
-    if len(own.trials) == budget.trials:
-        own.ended = "trials"
-    elif own.seconds >= budget.seconds:
-        own.ended = "seconds"
+    def _draw(self) -> None:
+        """The next setting and its cell. The first is the defaults, as they are."""
+        self.pending = self.study.ask(self.distributions)
+        drawn = self.pending.params
+        if self.own.trials:
+            drawn = {n: _shortened(drawn[n], part) for n, part in self.own.space.items()}
+        self.drawn = drawn
+        given = {**self.own.fixed, **self.drawn}
+        self.cell = with_options(self.tuning.plan, self.defaults, given)
+
+    def _count(self, trial: Trial) -> None:
+        """Add the trial to its method's, tell the sampler, and draw again if there is budget."""
+        import optuna
+
+        if trial.objective is None:
+            self.study.tell(self.pending, state=optuna.trial.TrialState.FAIL)
+        else:
+            self.study.tell(self.pending, trial.objective)
+        self.own.trials.append(trial)
+        if len(self.own.trials) == self.tuning.budget.trials:
+            self.own.ended = "trials"
+        elif self.own.seconds >= self.tuning.budget.seconds:
+            self.own.ended = "seconds"
+        else:
+            self._draw()
 
 
 def _open_study(own: MethodTuning, seed: int, defaults: Cell) -> optuna.Study:
