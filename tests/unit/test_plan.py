@@ -249,6 +249,23 @@ def test_an_edit_without_training_is_cheaper_than_one_with() -> None:
     assert noop < trained < longer
 
 
+def test_a_method_that_trains_from_the_base_costs_what_preparing_the_target_costs() -> None:
+    base = estimate.estimate_edit(
+        {"kind": "edit", "needs": ("base",)}, {"shards": 2}, {"base": 100}, 134.5e6, CPU
+    )
+    assert base == estimate.SAVE_AND_LOAD_SECONDS + 100 * estimate.PREPARE_SECONDS
+
+
+def test_a_round_is_two_epochs() -> None:
+    facts = {"kind": "edit", "needs": ("forget",)}
+    examples = {"forget": 2000}
+    rounds, epochs = (
+        estimate.estimate_edit(facts, options, examples, 1e8, CPU)
+        for options in ({"rounds": 2}, {"epochs": 4})
+    )
+    assert rounds == epochs
+
+
 def test_measured_seconds_come_from_the_newest_good_record(tmp_path: Path) -> None:
     def finished(key: str, when: str, seconds: float, status: Any = "success") -> None:
         folder = store.cell_folder(tmp_path, key * 16, "npo", 0)

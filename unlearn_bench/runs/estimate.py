@@ -108,8 +108,16 @@ def estimate_edit(
     parameters: float,
     hardware: Hardware,
 ) -> float:
-    """Seconds for one edit. facts: the decorator's; examples: texts per set that it may read."""
-    batch, epochs = float(options.get("batch_size") or 8), float(options.get("epochs") or 0)
+    """Seconds for one edit. facts: the decorator's; examples: texts per set that it may read.
+
+    A method that needs the base trains on all that the target was trained on (set "base").
+    """
+    scale = parameters / REFERENCE_PARAMETERS / hardware.speed
+    if "base" in facts.get("needs", ()):
+        return SAVE_AND_LOAD_SECONDS + examples.get("base", 0) * PREPARE_SECONDS * scale
+    batch = float(options.get("batch_size") or 8)
+    # A round, where a method alternates, is an epoch of each of two losses.
+    epochs = float(options.get("epochs") or 2 * (options.get("rounds") or 0))
     sets = [name for name in facts.get("needs", ()) if name in examples]
     steps = float(options.get("steps") or 0)
     if not steps and sets:
@@ -118,7 +126,6 @@ def estimate_edit(
     tokens = steps * batch * EXAMPLE_TOKENS * max(len(sets), 1)
     if facts.get("kind") == "edit":
         tokens = max(tokens, CLOSED_FORM_TOKENS) if facts.get("needs") else 0.0
-    scale = parameters / REFERENCE_PARAMETERS / hardware.speed
     return SAVE_AND_LOAD_SECONDS + tokens / TRAIN_RATE * scale
 
 
@@ -169,6 +176,8 @@ def estimate_cells(plan: Plan, hardware: Hardware | None = None) -> list[Estimat
         limits, plan.suite.samples_per_prompt, plan.parameters, machine
     )
     examples = {name: len(texts) for name, texts in vars(plan.data).items()}
+    if plan.fur is not None:
+        examples["base"] = len(plan.fur.target_training())
     shape, texts = read_shape(plan.model.folder), measure_texts(plan.data)
     estimates = []
     for cell in plan.cells:

@@ -1,0 +1,152 @@
+"""The memory estimate, part by part, against sums worked out by hand.
+
+The small shape: 2 layers, hidden 4, intermediate 8, 2 heads, 10 words. Its tensors have
+10·4 + 2·(4·8) = 104 scalars, so the weights are 416 bytes. One set of 3 texts, the longest of 5
+tokens; a batch of 2 of them is 10 tokens.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from unlearn_bench.methods.contract import EditData
+from unlearn_bench.runs.footprint import (
+    HOLES,
+    HOLES_WITH_ADAPTER,
+    PROCESS_BYTES,
+    READ_TOKENS,
+    Shape,
+    Texts,
+    estimate_memory,
+    kept_for_backward,
+    measure_texts,
+    trained_parameters,
+)
+from unlearn_bench.schema import Example, Pair
+from unlearn_bench.training.likelihood import SHORT_TOKENS
+
+SHAPE = Shape(
+    layers=2,
+    hidden=4,
+    intermediate=8,
+    heads=2,
+    vocabulary=10,
+    tensors={
+        "model.embed_tokens.weight": (10, 4),
+        "model.layers.0.mlp.down_proj.weight": (4, 8),
+        "model.layers.1.mlp.down_proj.weight": (4, 8),
+    },
+)
+WEIGHTS = 416
+TEXTS = {"forget": Texts(3, 5)}
+LOSS = {"kind": "loss", "needs": ("forget",), "targets": ("*",)}
+DOWN = {**LOSS, "targets": ("*.down_proj.weight",)}
+OPTIONS = {"lr": 0.1, "batch_size": 2, "epochs": 1, "max_tokens": 256}
+
+
+def kept(facts: Any = LOSS, texts: Any = TEXTS, *, cuda: bool = False, **options: Any) -> float:
+    return kept_for_backward(facts, {**OPTIONS, **options}, SHAPE, texts, cuda=cuda, bf16=False)
+
+
+def estimate(facts: Any = LOSS, *, cuda: bool = False, bf16: bool = False, **options: Any) -> float:
+    return estimate_memory(facts, {**OPTIONS, **options}, SHAPE, TEXTS, cuda=cuda, bf16=bf16)
+
+
+def test_what_the_backward_pass_needs() -> None:
+    """Per token and layer 10·4 + 4·8 = 72 numbers; plain attention adds 4 + 2·5 = 14. Two layers of
+    10 tokens: 1720. Logits 10·10, and as many again for their gradient: 1920 numbers of 4 bytes.
+    """
+    assert kept() == 4 * (1720 + 200)
+
+
+def test_long_texts_and_gpus_never_hold_attention_weights() -> None:
+    """Without the 14: 1440 numbers and the logits."""
+    assert kept(cuda=True) == 4 * (1440 + 200)
+    long = {"forget": Texts(1, SHORT_TOKENS + 1)}
+    tokens = SHORT_TOKENS + 1
+    assert kept(texts=long, max_tokens=tokens) == 4 * tokens * (2 * 72 + 2 * 10)
+
+
+def test_checkpointing_keeps_what_enters_a_layer_and_one_layer() -> None:
+    """2·4 + 72 numbers per token."""
+    assert kept(checkpointing=True) == 4 * (10 * 80 + 200)
+
+
+def test_frozen_weights_keep_less() -> None:
+    """3·4 fewer numbers per token and layer."""
+    assert kept(lora=True, lora_rank=8) == 4 * (1720 - 240 + 200)
+
+
+def test_every_set_of_a_loss_keeps_its_graph_and_the_largest_has_a_gradient_of_logits() -> None:
+    """A second set with batches of 2·3 tokens: 82 numbers per token and layer (72 + 4 + 2·3): 984.
+    And 60 of logits.
+    """
+    both = {**TEXTS, "retain": Texts(9, 3)}
+    facts = {**LOSS, "needs": ("forget", "retain", "absent")}
+    assert kept(facts, both) == 4 * (1720 + 200 + 984 + 60)
+    assert kept({**facts, "kind": "edit"}, both, rank=4) == kept(rank=4)
+
+
+def test_a_cap_on_tokens_and_a_small_set_bound_the_batch() -> None:
+    assert kept(max_tokens=2) == 4 * 4 * (2 * (72 + 4 + 2 * 2) + 2 * 10)
+    assert kept(batch_size=99) == pytest.approx(1.5 * kept())
+
+
+def test_full_training_holds_weights_gradients_and_two_moments() -> None:
+    assert estimate() == PROCESS_BYTES + 4 * WEIGHTS + HOLES * kept()
+    assert estimate(optimizer="sgd") == PROCESS_BYTES + 2 * WEIGHTS + HOLES * kept()
+
+
+def test_a_reference_is_a_second_model_unless_the_adapter_can_be_switched_off() -> None:
+    facts = {**LOSS, "needs": ("forget", "reference")}
+    assert estimate(facts) - estimate() == WEIGHTS
+    assert estimate(facts, lora=True, lora_rank=2) == estimate(lora=True, lora_rank=2)
+
+
+def test_an_adapter_trains_its_factors_only() -> None:
+    """Rank 2 on two matrices of 4 × 8: 2·2·12 = 48 scalars; the table has none."""
+    assert trained_parameters(LOSS, {"lora": True, "lora_rank": 2}, SHAPE) == 48
+    expected = PROCESS_BYTES + WEIGHTS + 3 * 4 * 48
+    assert estimate(lora=True, lora_rank=2) == pytest.approx(
+        expected + HOLES_WITH_ADAPTER * kept(lora=True, lora_rank=2)
+    )
+
+
+def test_only_targets_have_gradients_and_moments() -> None:
+    """64 of the 104 scalars; where the method trains one of the two layers, 32."""
+    assert trained_parameters(DOWN, {}, SHAPE) == 64
+    assert trained_parameters({**DOWN, "layers": 1}, {}, SHAPE) == 32
+
+
+def test_a_gpu_has_no_process_and_no_holes_and_bf16_has_a_copy() -> None:
+    assert estimate(cuda=True) == 4 * WEIGHTS + kept(cuda=True)
+    copies = estimate(cuda=True, bf16=True)
+    assert copies == 4 * WEIGHTS + WEIGHTS / 2 + kept(cuda=True) / 2
+
+
+def test_an_edit_without_steps_reads_with_all_weights_or_writes_its_targets() -> None:
+    reads = {"kind": "edit", "needs": ("forget",), "targets": ("*.down_proj.weight",)}
+    reading = 4 * READ_TOKENS * (10 * 4 + 4 * 8)
+    assert estimate_memory(reads, {}, SHAPE, TEXTS) == PROCESS_BYTES + WEIGHTS + reading
+    writes = {**reads, "needs": ()}
+    # Two tensors of 32 scalars stay; one's change and new value come on top.
+    assert estimate_memory(writes, {}, SHAPE, TEXTS) == PROCESS_BYTES + 4 * 64 + 2 * 4 * 32
+    assert estimate_memory(reads, {**OPTIONS, "epochs": 0}, SHAPE, TEXTS) == estimate_memory(
+        reads, {}, SHAPE, TEXTS
+    )
+
+
+def test_texts_are_measured_with_prompt_and_longest_answer() -> None:
+    """37 characters are 10 tokens, and one begins the text."""
+    data = EditData(
+        forget=(Example("a", "p" * 17, "x" * 20), Example("b", "p", "x")),
+        toxic=("t" * 37,),
+        pairs=(Pair("c", "q" * 17, safe="s", unsafe="u" * 20),),
+    )
+    assert measure_texts(data) == {
+        "forget": Texts(2, 11),
+        "toxic": Texts(1, 11),
+        "pairs": Texts(1, 11),
+    }
