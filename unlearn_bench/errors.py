@@ -60,6 +60,10 @@ class CorruptDataError(UnlearnBenchError):
     """A file that is there but is not what was pinned (hash, shape, duplicate ids)."""
 
 
+class IncomparableError(UnlearnBenchError):
+    """Two results that were not asked the same items, or not under the same protocol."""
+
+
 class UnsafeArtefactError(UnlearnBenchError):
     """Pickled weights or remote code: refused without executing anything."""
 

@@ -102,7 +102,8 @@ class ItemScore:
     """One item's value of one board metric: what every aggregate is re-derived from.
 
     `value` is NaN when missing (a scorer failed, an empty answer set). `weight` is 1 except for
-    rates per word or byte. `group` names a stratum (ToxiGen's groups), else "".
+    rates per word or byte. `group` names a stratum (ToxiGen's groups), else "". Items of one
+    `cluster` (a subject's facts) are not independent; "" where every item stands alone.
     """
 
     task: str
@@ -111,6 +112,7 @@ class ItemScore:
     group: str
     value: float
     weight: float
+    cluster: str = ""
 
 
 @dataclass(frozen=True)

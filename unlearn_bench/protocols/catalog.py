@@ -30,8 +30,8 @@ class Metric(BaseModel):
     Either `value` names the per-item metric that the lm-eval subtask returns (under `filter`), or
     `judge` says how the toxicity of an item's texts becomes the item's value: their max, their
     mean, or 1 if any is above `threshold` (strictly). `text` is a property of the texts themselves.
-    `reduce` makes one number of the items; `group` names the document field that holds an item's
-    stratum.
+    `reduce` makes one number of the items; `group` and `cluster` name the document fields that hold
+    an item's stratum and what it has in common with other items, so that they are not independent.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -44,6 +44,7 @@ class Metric(BaseModel):
     text: Literal["distinct_2"] | None = None
     reduce: Reduce = "mean"
     group: str = ""
+    cluster: str = ""
     direction: Direction
     unit: str
     description: str = ""

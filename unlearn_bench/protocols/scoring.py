@@ -40,8 +40,12 @@ def score_samples(
             found = _item_value(metric, sample, toxicity)
             if found is not None:
                 value, weight = found
-                group = str(sample.document[metric.group]) if metric.group else ""
-                scores.append(ItemScore(protocol.name, name, sample.item_id, group, value, weight))
+                group, cluster = (
+                    str(sample.document[field]) if field else ""
+                    for field in (metric.group, metric.cluster)
+                )
+                item = ItemScore(protocol.name, name, sample.item_id, group, value, weight, cluster)
+                scores.append(item)
     return scores
 
 

@@ -1,0 +1,197 @@
+"""Two models on the same items: how far apart, how sure, and whether chance explains it."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from unlearn_bench.compare.columns import Column, Floats
+from unlearn_bench.compare.resample import (
+    draw_items,
+    draw_seeds,
+    draw_swaps,
+    reduce_models,
+    smallest_stratum,
+)
+
+RESAMPLES = 10_000
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value with its two-sided interval; both ends NaN where the spread cannot be known."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """`first` minus `second` on the n items that both have, in `clusters` independent groups.
+
+    low, high: 95 % interval of the difference, paired bootstrap. p: two-sided, of `test`. NaN where
+    a model diverged or nothing was asked; a NaN is no pass of anything.
+    """
+
+    first: float
+    second: float
+    difference: float
+    low: float
+    high: float
+    p: float
+    test: str
+    n: int
+    clusters: int
+    missing: int
+
+
+def interval(column: Column, resamples: int = RESAMPLES) -> Interval:
+    """The mean over the column's models (seeds of one method), with its bootstrap interval.
+
+    Items are drawn in their clusters, the same for all seeds, and seeds above them (hierarchical
+    bootstrap; with one seed its training noise is unknown and not in the interval).
+    """
+    value = float(reduce_models(column).mean()) if column.weights.size else math.nan
+    if not _can_resample(column):
+        return Interval(value, math.nan, math.nan)
+    drawn = _bootstrap(column, [range(len(column.values))], resamples)[0]
+    low, high = _ends(drawn)
+    return Interval(value, low, high)
+
+
+def compare(column: Column, first: int, resamples: int = RESAMPLES) -> Comparison:
+    """Compare the column's first `first` models (seeds of one method) with the rest.
+
+    One seed on each side: p is McNemar's exact where every value is 0 or 1 and every item stands
+    alone (McNemar 1947), otherwise that of swapping the two models' labels cluster by cluster,
+    which is exact for every metric if the models are alike: all swaps where they are few, else
+    `resamples` of them. Several seeds: p is the bootstrap's, twice the smaller share of
+    resampled differences on one side of 0, since then a method is more than its items.
+    """
+    count, models = column.weights.size, len(column.values)
+    clusters = int(column.clusters.max()) + 1 if count else 0
+    sides = [range(first), range(first, models)]
+    here = there = low = high = p = math.nan
+    test = "none"
+    if count:
+        here, there = (float(reduce_models(column)[list(side)].mean()) for side in sides)
+    if _can_resample(column):
+        one, other = _bootstrap(column, sides, resamples)
+        low, high = _ends(one - other)
+        if models == 2:
+            p, test = _test_single(column, here - there, resamples)
+        else:
+            p, test = _share_beyond(one - other), "hierarchical bootstrap"
+    return Comparison(
+        first=here,
+        second=there,
+        difference=here - there,
+        low=low,
+        high=high,
+        p=p,
+        test=test,
+        n=count,
+        clusters=clusters,
+        missing=column.missing,
+    )
+
+
+def _can_resample(column: Column) -> bool:
+    return column.weights.size > 0 and column.finite and smallest_stratum(column) > 1
+
+
+def _bootstrap(column: Column, sides: Sequence[range], resamples: int) -> list[Floats]:
+    """Per side (resamples,) of the mean over its seeds: the same items drawn for all models."""
+    generator = _generator(column)
+    blocks = [reduce_models(column, counts) for counts in draw_items(column, resamples, generator)]
+    drawn = np.concatenate(blocks, axis=1)
+    means = []
+    for side in sides:
+        shares = draw_seeds(len(side), resamples, generator)
+        means.append((drawn[list(side)].T * shares).sum(axis=1))
+    return means
+
+
+def _generator(column: Column) -> np.random.Generator:
+    """Seeded by the values: the same items give the same interval on every machine."""
+    return np.random.default_rng(zlib.crc32(np.ascontiguousarray(column.values).tobytes()))
+
+
+def _ends(drawn: Floats) -> tuple[float, float]:
+    tail = (1 - LEVEL) / 2
+    low, high = np.quantile(drawn, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def _share_beyond(drawn: Floats) -> float:
+    """Davison and Hinkley 1997, eq. 4.11, on both sides: never 0 with finitely many resamples."""
+    tails = (np.count_nonzero(drawn <= 0), np.count_nonzero(drawn >= 0))
+    return min(1.0, 2 * (min(tails) + 1) / (len(drawn) + 1))
+
+
+def _test_single(column: Column, difference: float, resamples: int) -> tuple[float, str]:
+    one, other = column.values
+    alone = int(column.clusters.max()) + 1 == column.weights.size
+    if column.reduce == "mean" and alone and np.isin(column.values, (0, 1)).all():
+        from scipy.stats import binomtest
+
+        gained, lost = (
+            int(((one == 1) & (other == 0)).sum()),
+            int(((one == 0) & (other == 1)).sum()),
+        )
+        if gained + lost == 0:
+            return 1.0, "McNemar, exact"
+        return float(binomtest(gained, gained + lost).pvalue), "McNemar, exact"
+    return _swap_test(column, difference, resamples), "label swap"
+
+
+def _swap_test(column: Column, difference: float, resamples: int) -> float:
+    """Share of label swaps with a difference as large, the observed one among them.
+
+    Ernst 2004, Statistical Science 19:676, section 3: each cluster of a pair of models that do not
+    differ could as well have been the other's.
+    """
+    one, other = column.values
+    clusters = int(column.clusters.max()) + 1
+    exact = 2**clusters <= resamples
+    slack = 1e-12 * max(abs(difference), 1.0)  # equal up to rounding counts as equal
+    beyond = total = 0
+    for swaps in draw_swaps(clusters, resamples, _generator(column)):
+        moved = swaps[:, column.clusters]
+        drawn = _reduce_swapped(column, one + moved * (other - one), other + moved * (one - other))
+        beyond += int(np.count_nonzero(np.abs(drawn) >= abs(difference) - slack))
+        total += len(drawn)
+    return beyond / total if exact else (beyond + 1) / (total + 1)
+
+
+def _reduce_swapped(column: Column, one: Floats, other: Floats) -> Floats:
+    """Differences of many swapped pairs. one, other: (resamples, n) values."""
+    swapped = Column(
+        column.reduce,
+        np.concatenate([one, other]),
+        column.weights,
+        column.strata,
+        column.clusters,
+        column.missing,
+    )
+    values = reduce_models(swapped)
+    return values[: len(one)] - values[len(one) :]
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's adjusted p, in the given order; NaN stays NaN and is no hypothesis (Holm 1979)."""
+    order = sorted(
+        (index for index, p in enumerate(p_values) if not math.isnan(p)), key=p_values.__getitem__
+    )
+    adjusted = [math.nan] * len(p_values)
+    highest = 0.0
+    for rank, index in enumerate(order):
+        highest = max(highest, min(1.0, (len(order) - rank) * p_values[index]))
+        adjusted[index] = highest
+    return adjusted
