@@ -31,7 +31,8 @@ def reduce_models(column: Column, counts: Floats | None = None) -> Floats:
     with np.errstate(all="ignore"):  # a diverged model overflows: inf is the right answer
         if counts is None:
             totals, number = weights.sum(axis=0)[None], strata.sum(axis=0)[None]
-            return reduce(column.values @ strata, totals, number)
+            plain: Floats = reduce(column.values @ strata, totals, number)
+            return plain
         totals, number = counts @ weights, counts @ strata
         sums = (counts @ (values[:, None] * strata) for values in column.values)
         found: Floats = np.array([reduce(values, totals, number) for values in sums])
@@ -49,7 +50,8 @@ def _mean(values: Floats, weights: Floats, number: Floats) -> Floats:
 
 
 def _weighted_exp(values: Floats, weights: Floats, number: Floats) -> Floats:
-    return np.exp(-values.sum(axis=1) / weights.sum(axis=1))
+    perplexity: Floats = np.exp(-values.sum(axis=1) / weights.sum(axis=1))
+    return perplexity
 
 
 def _bits(values: Floats, weights: Floats, number: Floats) -> Floats:
@@ -84,17 +86,16 @@ def draw_items(column: Column, resamples: int, generator: Generator) -> Iterator
     over resamples is its unbiased standard error for few clusters too, where drawing k is too
     narrow by (k − 1)/k (Rao and Wu 1988, JASA 83:231, with their m = k − 1).
     """
-    members = _one_hot(column.clusters).T
-    homes = np.zeros(len(members), np.int64)
+    homes = np.zeros(int(column.clusters.max()) + 1, np.int64)
     homes[column.clusters] = column.strata
     for start in range(0, resamples, BLOCK):
         rows = min(BLOCK, resamples - start)
-        drawn = np.zeros((rows, len(members)))
+        drawn = np.zeros((rows, len(homes)))
         for stratum in range(int(homes.max()) + 1):
             own = np.flatnonzero(homes == stratum)
             chance = np.full(len(own), 1 / len(own))
             drawn[:, own] = generator.multinomial(max(len(own) - 1, 1), chance, size=rows)
-        yield drawn @ members
+        yield drawn[:, column.clusters]
 
 
 def draw_seeds(seeds: int, resamples: int, generator: Generator) -> Floats:
