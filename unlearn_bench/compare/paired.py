@@ -58,9 +58,9 @@ def interval(column: Column, resamples: int = RESAMPLES) -> Interval:
     bootstrap; with one seed its training noise is unknown and not in the interval).
     """
     value = float(reduce_models(column).mean()) if column.weights.size else math.nan
-    if not _can_resample(column):
+    if not can_resample(column):
         return Interval(value, math.nan, math.nan)
-    drawn = _bootstrap(column, [range(len(column.values))], resamples)[0]
+    drawn = bootstrap(column, [range(len(column.values))], resamples)[0]
     low, high = _ends(drawn)
     return Interval(value, low, high)
 
@@ -81,8 +81,8 @@ def compare(column: Column, first: int, resamples: int = RESAMPLES) -> Compariso
     test = "none"
     if count:
         here, there = (float(reduce_models(column)[list(side)].mean()) for side in sides)
-    if _can_resample(column):
-        one, other = _bootstrap(column, sides, resamples)
+    if can_resample(column):
+        one, other = bootstrap(column, sides, resamples)
         low, high = _ends(one - other)
         if models == 2:
             p, test = _test_single(column, here - there, resamples)
@@ -102,11 +102,12 @@ def compare(column: Column, first: int, resamples: int = RESAMPLES) -> Compariso
     )
 
 
-def _can_resample(column: Column) -> bool:
+def can_resample(column: Column) -> bool:
+    """Whether anything is known of the spread: finite values, two clusters in every stratum."""
     return column.weights.size > 0 and column.finite and smallest_stratum(column) > 1
 
 
-def _bootstrap(column: Column, sides: Sequence[range], resamples: int) -> list[Floats]:
+def bootstrap(column: Column, sides: Sequence[range], resamples: int) -> list[Floats]:
     """Per side (resamples,) of the mean over its seeds: the same items drawn for all models."""
     generator = _generator(column)
     blocks = [reduce_models(column, counts) for counts in draw_items(column, resamples, generator)]
