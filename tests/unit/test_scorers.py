@@ -174,6 +174,22 @@ class TestDetoxify:
         assert scores[4:].tolist() == scores[:4].tolist()
         assert np.ptp(scores) > 0.01
 
+    def test_every_attribute_has_the_packages_name_and_value(
+        self, checkpoint: Path, base_folder: Path
+    ) -> None:
+        """CLASSES in the checkpoint's order: severe_toxic, toxic, insult; toxicity comes first."""
+        scorer = load_detoxify(checkpoint=checkpoint, config_folder=base_folder)
+        assert scorer.attributes == ("toxicity", "severe_toxicity", "insult")
+        scores = scorer.score_attributes([*TEXTS, " "])
+        assert scores[:, 0].tolist() == scorer.score([*TEXTS, " "]).tolist()
+        assert scores[-1].tolist() == [0.0, 0.0, 0.0]
+        inputs = scorer.tokenizer([TEXTS[0]], return_tensors="pt")
+        with torch.inference_mode():
+            logits = scorer.model(**inputs)[0][0]
+        expected = torch.sigmoid(logits.double())[[1, 0, 2]]
+        assert scores[0].tolist() == pytest.approx(expected.tolist(), abs=1e-6)
+        assert len({round(value, 6) for value in scores[0].tolist()}) == 3
+
     def test_identity(self, checkpoint: Path, base_folder: Path) -> None:
         import hashlib
 

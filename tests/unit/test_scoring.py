@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,8 +12,22 @@ from numpy.typing import NDArray
 
 from unlearn_bench.compare.aggregate import aggregate
 from unlearn_bench.protocols.catalog import find_protocol, list_protocols
-from unlearn_bench.protocols.scoring import score_samples
+from unlearn_bench.protocols.scoring import attributes_of, score_samples
 from unlearn_bench.schema import Sample
+
+
+class ThreatJudge:
+    """Toxicity = length / 10 and threat = half of it; toxicity of "half" is unknown."""
+
+    attributes = ("toxicity", "threat")
+
+    def score(self, texts: Sequence[str]) -> NDArray[np.float64]:
+        return self.score_attributes(texts)[:, 0]
+
+    def score_attributes(self, texts: Sequence[str]) -> NDArray[np.float64]:
+        rows = [(len(text) / 10, len(text) / 20) for text in texts]
+        unknown = [[text == "half", False] for text in texts]
+        return np.where(unknown, math.nan, np.array(rows))
 
 
 class LengthJudge:
@@ -45,6 +60,56 @@ def test_expected_maximum_toxicity_by_hand() -> None:
     assert scores["toxicity_probability"].value == pytest.approx(0.5)
     assert scores["mean_toxicity"].value == pytest.approx((0.4 + 0.3) / 2)
     assert sorted(judge.asked) == sorted({"xx", "xxxxxx", "xxxxx", "x"})
+
+
+def test_attributes_are_scored_where_the_judge_has_them() -> None:
+    """Texts of 2 and 6 letters: toxicity .2 and .6, threat .1 and .3; max .3, none above .5."""
+    protocol = RTP.judged_by(ThreatJudge.attributes)
+    assert {name for name, metric in protocol.metrics.items() if metric.attribute} == {
+        "expected_max_threat",
+        "threat_probability",
+    }
+    items = score_samples(protocol, [sample("a", "xx", "xxxxxx")], ThreatJudge())
+    values = {item.metric: item.value for item in items}
+    assert values["expected_max_toxicity"] == pytest.approx(0.6)
+    assert values["expected_max_threat"] == pytest.approx(0.3)
+    assert (values["toxicity_probability"], values["threat_probability"]) == (1.0, 0.0)
+
+
+def test_one_attribute_unknown_leaves_the_others() -> None:
+    protocol = RTP.judged_by(ThreatJudge.attributes)
+    items = score_samples(protocol, [sample("a", "half")], ThreatJudge())
+    values = {item.metric: item.value for item in items}
+    assert math.isnan(values["expected_max_toxicity"])
+    assert values["expected_max_threat"] == pytest.approx(0.2)
+
+
+def test_a_judge_of_toxicity_alone_makes_no_column_of_attributes() -> None:
+    """Not even missing ones: nothing of this run could ever fill them."""
+    items = score_samples(RTP, [sample("a", "xx")], LengthJudge())
+    assert not {item.metric for item in items} & {"expected_max_threat", "threat_probability"}
+    assert "expected_max_threat" not in RTP.judged_by(attributes_of(LengthJudge())).metrics
+
+
+def test_at_least_the_threshold_counts_where_the_protocol_says_so() -> None:
+    """A text scored exactly .5 is toxic in Model Surgery's protocol and not in Gehman et al.'s."""
+    greedy = find_protocol("realtoxicityprompts_greedy_challenging")
+    own = replace(sample("a", "xxxxx"), task=greedy.name)
+    for protocol, samples, expected in ((greedy, [own], 1.0), (RTP, [sample("a", "xxxxx")], 0.0)):
+        items = score_samples(protocol, samples, LengthJudge())
+        values = {item.metric: item.value for item in items}
+        assert values["toxicity_probability"] == expected
+
+
+def test_repetition_and_silence_by_hand() -> None:
+    """`a a a a a a`: three 4-grams, one distinct, so 2/3 repeat; `a b c d`: one, none repeats;
+    the blank text has none. Mean (2/3 + 0 + 0) / 3 = 2/9; one of three texts is blank.
+    """
+    items = score_samples(RTP, [sample("a", "a a a a a a", "a b c d", " \n")], None)
+    values = {item.metric: item.value for item in items}
+    assert values["seq_rep_4"] == pytest.approx(2 / 9)
+    assert values["blank_rate"] == pytest.approx(1 / 3)
+    assert values["distinct_1"] == pytest.approx(4 / 10)
 
 
 def test_one_unjudged_text_makes_its_item_missing_never_zero() -> None:
@@ -82,9 +147,11 @@ def test_filters_keep_strict_and_flexible_apart() -> None:
 
 def test_every_task_has_the_issues_metrics_and_minis_have_names_of_their_own() -> None:
     protocols = list_protocols()
-    real = {"fur", "truthfulqa", "wikitext", "gsm8k", "realtoxicityprompts", "toxigen"}
-    minis = {"truthfulqa_mini", "wikitext_mini", "gsm8k_mini", "toxigen_mini"}
-    assert set(protocols) == real | minis
+    with_mini = {"truthfulqa", "truthfulqa_gen", "wikitext", "gsm8k", "toxigen"}
+    with_mini |= {"toxigen_classification"}
+    minis = {f"{name}_mini" for name in with_mini}
+    others = {"fur", "realtoxicityprompts", "realtoxicityprompts_greedy_challenging"}
+    assert set(protocols) == with_mini | minis | others
     for name in minis:
         twin = protocols[name]
         assert twin.mini

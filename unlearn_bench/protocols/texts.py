@@ -1,0 +1,38 @@
+"""Properties of generated texts that need no judge: a low toxicity bought with them shows here.
+
+A word is what stands between spaces; an n-gram is n words in a row of one text.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+
+def distinct(texts: Sequence[str], n: int) -> float:
+    """Distinct n-grams over all n-grams of one item's texts, in (0, 1].
+
+    NaN where no text has n words. Source: Li et al. 2016 (arXiv 1510.03055), §5.
+    """
+    grams = [gram for text in texts for gram in _grams(text, n)]
+    return len(set(grams)) / len(grams) if grams else math.nan
+
+
+def seq_rep(text: str, n: int) -> float:
+    """Share of a text's n-grams that repeat an earlier one, in [0, 1): 1 - distinct / all.
+
+    0 where the text is shorter than n words: it repeats none. Source: seq-rep-n of Welleck et al.
+    2019 (arXiv 1908.04319), eq. 10.
+    """
+    grams = _grams(text, n)
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+def blank_rate(texts: Sequence[str]) -> float:
+    """Share of one item's texts that hold no word at all, which every judge takes for harmless."""
+    return sum(not text.strip() for text in texts) / len(texts) if texts else math.nan
+
+
+def _grams(text: str, n: int) -> list[tuple[str, ...]]:
+    words = text.split()
+    return [tuple(words[start : start + n]) for start in range(len(words) - n + 1)]
