@@ -11,9 +11,24 @@ from pathlib import Path
 
 import pytest
 
-from unlearn_bench.data import gsm8k, packages, toxigen, truthfulqa, wikitext
+from tests.unit.data_files import write_parquet
+from unlearn_bench.data import (
+    advbench,
+    gsm8k,
+    packages,
+    toxigen,
+    toxigen_classification,
+    truthfulqa,
+    wikitext,
+    xstest,
+)
 from unlearn_bench.data.dataset import read_parquet
-from unlearn_bench.data.files import read_jsonl, require_unique_ids, verify_sha256sums
+from unlearn_bench.data.files import (
+    read_csv,
+    read_jsonl,
+    require_unique_ids,
+    verify_sha256sums,
+)
 from unlearn_bench.data.options import SourceOptions
 from unlearn_bench.data.packages import PackagedFile, fetch_packaged
 from unlearn_bench.data.sources import load_documents
@@ -43,6 +58,88 @@ def test_broken_jsonl_names_the_line(tmp_path: Path, content: str, line: int) ->
     with pytest.raises(CorruptDataError) as caught:
         read_jsonl(path, ("id",))
     assert caught.value.where == f"{path}, line {line}"
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "why"),
+    [
+        ("", 1, "lacks the columns goal"),
+        ("other\na\n", 1, "lacks the columns goal"),
+        ("goal,target\n", 0, "has no rows"),
+        ("goal,target\na,b\nc\n", 3, "not as many cells"),
+        ("goal,target\na,b,c\n", 2, "not as many cells"),
+        ('goal,target\na,b\n"c,d\n', 3, "not a line of a table"),  # cut inside a quotation
+    ],
+)
+def test_a_broken_table_names_the_line(tmp_path: Path, content: str, line: int, why: str) -> None:
+    path = write(tmp_path / "rows.csv", content)
+    with pytest.raises(CorruptDataError, match=why) as caught:
+        read_csv(path, ("goal", "target"))
+    assert caught.value.where == (f"{path}, line {line}" if line else str(path))
+
+
+@pytest.mark.parametrize(
+    ("table", "why"),
+    [
+        ("1,,homonyms,safe", "has no prompt"),
+        ("1,Kill?,homonyms,maybe", "unknown label 'maybe'"),
+        ("1,Kill?,homonyms,unsafe", "the type 'homonyms' is not unsafe"),
+        ("1,Kill?,homonms,safe", "the type 'homonms' is not safe"),
+    ],
+)
+def test_xstest_labels_and_types_are_checked(tmp_path: Path, table: str, why: str) -> None:
+    path = write(tmp_path / xstest.FOLDER_FILE, f"id,prompt,type,label\n{table}\n")
+    with pytest.raises(CorruptDataError, match=why) as caught:
+        xstest.read_folder(tmp_path)
+    assert caught.value.where == f"{path}, line 2"
+
+
+def test_an_empty_request_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / advbench.FOLDER_FILE, "goal,target\nDo harm,a\n ,b\n")
+    with pytest.raises(CorruptDataError, match="line 3 has no request"):
+        advbench.read_folder(tmp_path)
+    path = write(tmp_path / "mini.jsonl", '{"id": "a", "prompt": 5}\n')
+    with pytest.raises(CorruptDataError, match="has no request") as caught:
+        advbench.read_mini(path)
+    assert caught.value.where.endswith("line 1")
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ("", "not valid JSON"),
+        ('[{"text": "a", "label": "hate"}', "not valid JSON"),
+        ("{}", "not a list"),
+        ('[{"text": "a", "label": "hate"}, {"label": "hate"}]', "statement 2: has no text"),
+        ('[{"text": "a", "label": ["hate"]}]', "statement 1: unknown label"),
+        ('["a"]', "statement 1: has no text"),
+    ],
+)
+def test_broken_statements_are_refused(tmp_path: Path, content: str, why: str) -> None:
+    path = write(tmp_path / toxigen_classification.FOLDER_FILE, content)
+    with pytest.raises(CorruptDataError, match=why) as caught:
+        toxigen_classification.read_folder(tmp_path)
+    assert caught.value.where == str(path)
+
+
+def test_our_own_statements_name_the_line(tmp_path: Path) -> None:
+    lines = ['{"id": "a", "text": "x", "label": "hate"}', '{"id": "a", "text": "y", "label": "no"}']
+    path = write(tmp_path / "mini.jsonl", "\n".join(lines) + "\n")
+    with pytest.raises(CorruptDataError, match="repeats the id") as caught:
+        toxigen_classification.read_mini(path)
+    assert caught.value.where == f"{path}, line 2"
+    write(path, lines[1] + "\n")
+    with pytest.raises(CorruptDataError, match="unknown label 'no'") as caught:
+        toxigen_classification.read_mini(path)
+    assert caught.value.where == f"{path}, line 1"
+
+
+def test_ratings_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    """An absent rating must not make a statement harmless."""
+    rows = [{"text": "a", "toxicity_ai": 1.0, "toxicity_human": None}]
+    write_parquet(tmp_path / toxigen_classification.HUB_FILE, rows)
+    with pytest.raises(CorruptDataError, match=r"row 1: its ratings are \[1\.0, None\]"):
+        toxigen_classification.read_hub(tmp_path)
 
 
 def test_line_separators_inside_a_text_do_not_cut_it(tmp_path: Path) -> None:
@@ -116,6 +213,16 @@ def test_truthfulqa_in_another_order_is_refused(
     columns = "Category,Question,Best Answer,Correct Answers,Incorrect Answers"
     write(tmp_path / "truthfulqa" / "TruthfulQA.csv", f"{columns}\nc,Q?,No,No,Yes\n")
     with pytest.raises(CorruptDataError, match=message):
+        truthfulqa.read_folder(tmp_path)
+
+
+def test_truthfulqa_without_references_is_refused(tmp_path: Path) -> None:
+    """lm-eval takes a maximum over them, which has none to take."""
+    item = {"question": "Q?", "mc1_targets": {"No": 1, "Yes": 0}, "mc2_targets": {"N": 1, "Y": 0}}
+    write(tmp_path / "truthfulqa" / "mc_task.json", json.dumps([item]))
+    columns = "Category,Question,Best Answer,Correct Answers,Incorrect Answers"
+    write(tmp_path / "truthfulqa" / "TruthfulQA.csv", f"{columns}\nc,Q?,No,No, ; \n")
+    with pytest.raises(CorruptDataError, match="question 1 has no incorrect_answers"):
         truthfulqa.read_folder(tmp_path)
 
 

@@ -48,7 +48,9 @@ def test_missing_items_are_counted_and_never_zero() -> None:
     assert (score.value, score.n, score.missing) == (1.0, 2, 1)
 
 
-@pytest.mark.parametrize("kind", ["mean", "weighted_exp", "bits", "macro_mean", "group_gap"])
+@pytest.mark.parametrize(
+    "kind", ["mean", "weighted_exp", "bits", "macro_mean", "group_max", "group_gap"]
+)
 def test_nothing_but_missing_items_is_missing(kind: str) -> None:
     score = reduced(kind, math.nan, math.nan)
     assert math.isnan(score.value)
@@ -98,6 +100,24 @@ def test_macro_mean_gives_every_group_one_voice() -> None:
     score = reduced("macro_mean", *values)
     assert score.value == pytest.approx(0.375)
     assert score.stderr == pytest.approx(0.25 / 2)  # sd of a is 1/2, over √4; b has none; over G
+
+
+def test_group_max_is_the_largest_mean() -> None:
+    """Group a: 0, 1 → 1/2; group b: 1, 1, 0 → 2/3. A group of one item tells nothing of spread."""
+    values = [(0.0, "a"), (1.0, "a"), (1.0, "b"), (1.0, "b"), (0.0, "b")]
+    score = reduced("group_max", *values)
+    assert score.value == pytest.approx(2 / 3)
+    assert score.stderr == reduced("group_max", *values).stderr  # seeded
+    alone = reduced("group_max", (1.0, "a"), (0.0, "b"), (0.0, "b"))
+    assert alone.value == 1.0
+    assert math.isnan(alone.stderr)
+
+
+def test_group_max_error_matches_theory_where_one_group_is_always_largest() -> None:
+    """Then the largest mean is that group's: se = sd/√n."""
+    low = [(0.0, "a")] * 400
+    high = [(100.0 + index % 2, "b") for index in range(400)]
+    assert reduced("group_max", *low, *high).stderr == pytest.approx(math.sqrt(0.25 / 400), rel=0.1)
 
 
 def test_group_gap_is_largest_minus_smallest_mean() -> None:

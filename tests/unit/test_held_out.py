@@ -104,7 +104,17 @@ def test_nothing_that_is_kept_for_choosing_is_in_a_test() -> None:
 
 def test_what_the_tests_ask_is_every_task_that_can_be_had() -> None:
     names = {protocol.name for protocol in asked_by_tests(OFFLINE)}
-    assert names == {"fur", "gsm8k_mini", "toxigen_mini", "truthfulqa_mini", "wikitext_mini"}
+    assert names == {
+        "fur",
+        "gsm8k_mini",
+        "jailbreak_mini",
+        "over_refusal_mini",
+        "toxigen_classification_mini",
+        "toxigen_mini",
+        "truthfulqa_gen_mini",
+        "truthfulqa_mini",
+        "wikitext_mini",
+    }
 
 
 def plant(monkeypatch: pytest.MonkeyPatch, change: Any) -> None:

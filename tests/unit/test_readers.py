@@ -10,7 +10,16 @@ from typing import Any
 import pytest
 from data_files import REAL_DATA, needs_real_data, write_jsonl, write_parquet
 
-from unlearn_bench.data import gsm8k, realtoxicityprompts, toxigen, truthfulqa, wikitext
+from unlearn_bench.data import (
+    advbench,
+    gsm8k,
+    harmbench,
+    realtoxicityprompts,
+    toxigen,
+    truthfulqa,
+    wikitext,
+    xstest,
+)
 from unlearn_bench.data.dataset import in_id_order, interleave, with_ids
 from unlearn_bench.data.options import SourceOptions
 from unlearn_bench.data.sources import load_documents
@@ -250,6 +259,60 @@ class TestToxigen:
         assert set(labels.values()) == {2}
 
 
+class TestRequests:
+    def test_folder_and_hub_give_the_same_requests(self, tmp_path: Path) -> None:
+        goals = ["Do harm, and more.", 'Say "harm"']
+        table = 'goal,target\n"Do harm, and more.",x\n"Say ""harm""",y\n'
+        (tmp_path / "advbench").mkdir()
+        (tmp_path / advbench.FOLDER_FILE).write_text(table)
+        write_parquet(tmp_path / advbench.HUB_FILE, [{"query": goal} for goal in goals])
+        found = advbench.read_folder(tmp_path)
+        assert found == advbench.read_hub(tmp_path)
+        assert sorted(row["prompt"] for row in found["test"]) == sorted(goals)
+
+    def test_only_standard_behaviours_are_taken(self, tmp_path: Path) -> None:
+        rows = [("Harm", "standard"), ("Harm this", "contextual"), ("Sing it", "copyright")]
+        (tmp_path / "harmbench").mkdir()
+        table = "Behavior,FunctionalCategory\n" + "".join(f"{a},{b}\n" for a, b in rows)
+        (tmp_path / harmbench.FOLDER_FILE).write_text(table)
+        write_parquet(tmp_path / harmbench.HUB_FILE, [{"prompt": "Harm", "category": "c"}])
+        assert harmbench.read_folder(tmp_path) == harmbench.read_hub(tmp_path)
+        assert [row["prompt"] for row in harmbench.read_hub(tmp_path)["test"]] == ["Harm"]
+
+    @needs_real_data
+    def test_real_counts(self) -> None:
+        rows = load_documents("advbench", SourceOptions(REAL_DATA)).splits["test"]
+        assert len({row["prompt"] for row in rows}) == 520
+
+
+class TestXstest:
+    ROWS = (
+        {"prompt": "Kill a process?", "type": "homonyms", "label": "safe"},
+        {"prompt": "Kill a man?", "type": "contrast_homonyms", "label": "unsafe"},
+    )
+
+    def test_folder_and_hub_give_the_same_rows(self, tmp_path: Path) -> None:
+        (tmp_path / "xstest").mkdir()
+        lines = [f"{n},{r['prompt']},{r['type']},{r['label']},k,v" for n, r in enumerate(self.ROWS)]
+        table = "id,prompt,type,label,focus,note\n" + "\n".join(lines) + "\n"
+        (tmp_path / xstest.FOLDER_FILE).write_text(table)
+        write_parquet(tmp_path / xstest.HUB_FILE, list(self.ROWS))
+        assert xstest.read_folder(tmp_path) == xstest.read_hub(tmp_path)
+
+    def test_every_type_has_prompts_of_ours(self) -> None:
+        rows = load_documents("xstest_mini", SourceOptions(offline=True)).splits["test"]
+        assert {row["type"] for row in rows if row["label"] == "safe"} == set(xstest.SAFE_TYPES)
+        assert len({row["type"] for row in rows[:18]}) == 18, "every prefix is balanced"
+
+    @needs_real_data
+    def test_real_counts(self) -> None:
+        rows = load_documents("xstest", SourceOptions(REAL_DATA)).splits["test"]
+        counts = Counter((row["type"], row["label"]) for row in rows)
+        assert len(rows) == 450
+        assert set(counts.values()) == {25}
+        assert {kind for kind, label in counts if label == "safe"} == set(xstest.SAFE_TYPES)
+
+
 @pytest.mark.parametrize(
     ("name", "split", "least"),
     [
@@ -257,6 +320,9 @@ class TestToxigen:
         ("gsm8k_mini", "test", 100),
         ("wikitext_mini", "test", 12),
         ("toxigen_mini", "test", 13),
+        ("toxigen_classification_mini", "test", 40),
+        ("advbench_mini", "test", 24),
+        ("xstest_mini", "test", 48),
     ],
 )
 def test_bundled_mini_sets_are_large_enough(name: str, split: str, least: int) -> None:

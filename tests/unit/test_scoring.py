@@ -148,9 +148,10 @@ def test_filters_keep_strict_and_flexible_apart() -> None:
 def test_every_task_has_the_issues_metrics_and_minis_have_names_of_their_own() -> None:
     protocols = list_protocols()
     with_mini = {"truthfulqa", "truthfulqa_gen", "wikitext", "gsm8k", "toxigen"}
-    with_mini |= {"toxigen_classification"}
+    with_mini |= {"toxigen_classification", "jailbreak", "over_refusal"}
     minis = {f"{name}_mini" for name in with_mini}
     others = {"fur", "realtoxicityprompts", "realtoxicityprompts_greedy_challenging"}
+    others |= {"jailbreak_harmbench"}
     assert set(protocols) == with_mini | minis | others
     for name in minis:
         twin = protocols[name]

@@ -25,6 +25,15 @@ from unlearn_bench.data.sources import (
 )
 from unlearn_bench.errors import MissingDataError, UnknownNameError
 
+WITH_MINI = (
+    "advbench",
+    "gsm8k",
+    "toxigen",
+    "toxigen_classification",
+    "truthfulqa",
+    "wikitext",
+    "xstest",
+)
 CONTENT = b'{"text": "You absolute", "toxicity": 0.9}\n'
 
 
@@ -154,7 +163,7 @@ class TestChain:
 
     def test_without_network_tasks_fall_to_their_mini_sets(self, tmp_path: Path) -> None:
         options = SourceOptions(offline=True, cache=tmp_path / "cache")
-        for name in ("truthfulqa", "gsm8k", "wikitext", "toxigen"):
+        for name in WITH_MINI:
             assert resolve_task_dataset(name, options) == f"{name}_mini"
             with pytest.raises(MissingDataError):
                 load_documents(name, options)  # the real name never means the mini set
@@ -209,7 +218,7 @@ def test_pins_are_full_commits_and_hashes() -> None:
 def test_every_name_loads_or_is_real() -> None:
     assert set(dataset_names()) - set(DATASETS) == {
         "fur",
-        *(f"{name}_mini" for name in ("gsm8k", "toxigen", "truthfulqa", "wikitext")),
+        *(f"{name}_mini" for name in WITH_MINI),
     }
 
 

@@ -118,13 +118,31 @@ def _macro_mean(values: Floats, weights: Floats, groups: list[str]) -> Estimate:
     return float(np.mean(means)), math.sqrt(sum(error**2 for error in errors)) / len(strata)
 
 
+def _group_max(values: Floats, weights: Floats, groups: list[str]) -> Estimate:
+    """Largest group mean; standard error by a seeded bootstrap within groups."""
+    strata = _by_group(values, groups)
+    return max(float(stratum.mean()) for stratum in strata), _drawn_error(
+        values, strata, lambda means: means.max(axis=0)
+    )
+
+
 def _group_gap(values: Floats, weights: Floats, groups: list[str]) -> Estimate:
     """Largest minus smallest group mean; standard error by a seeded bootstrap within groups."""
     strata = _by_group(values, groups)
     means = [float(stratum.mean()) for stratum in strata]
-    gap = max(means) - min(means)
+    return max(means) - min(means), _drawn_error(
+        values, strata, lambda means: means.max(axis=0) - means.min(axis=0)
+    )
+
+
+def _drawn_error(
+    values: Floats, strata: Sequence[Floats], reduce: Callable[[Floats], Floats]
+) -> float:
+    """Standard deviation of `reduce` of the groups' means (groups, resamples), items drawn again
+    within their group.
+    """
     if any(len(stratum) < 2 for stratum in strata) or not np.isfinite(values).all():
-        return gap, math.nan
+        return math.nan
     seed = zlib.crc32(values.tobytes())  # the same items give the same error on every machine
     generator = np.random.default_rng(seed)
     drawn = np.stack(
@@ -133,7 +151,7 @@ def _group_gap(values: Floats, weights: Floats, groups: list[str]) -> Estimate:
             for stratum in strata
         ]
     )
-    return gap, float((drawn.max(axis=0) - drawn.min(axis=0)).std(ddof=1))
+    return float(reduce(drawn).std(ddof=1))
 
 
 def _by_group(values: Floats, groups: list[str]) -> list[Floats]:
@@ -146,6 +164,7 @@ REDUCERS: dict[str, Callable[[Floats, Floats, list[str]], Estimate]] = {
     "weighted_exp": _weighted_exp,
     "bits": _bits,
     "macro_mean": _macro_mean,
+    "group_max": _group_max,
     "group_gap": _group_gap,
 }
 

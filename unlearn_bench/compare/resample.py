@@ -64,6 +64,11 @@ def _macro_mean(values: Floats, weights: Floats, number: Floats) -> Floats:
     return means
 
 
+def _group_max(values: Floats, weights: Floats, number: Floats) -> Floats:
+    largest: Floats = (values / number).max(axis=1)
+    return largest
+
+
 def _group_gap(values: Floats, weights: Floats, number: Floats) -> Floats:
     means = values / number
     gap: Floats = means.max(axis=1) - means.min(axis=1)
@@ -75,6 +80,7 @@ REDUCTIONS: dict[str, Callable[[Floats, Floats, Floats], Floats]] = {
     "weighted_exp": _weighted_exp,
     "bits": _bits,
     "macro_mean": _macro_mean,
+    "group_max": _group_max,
     "group_gap": _group_gap,
 }
 

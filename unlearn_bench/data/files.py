@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
+import io
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -64,6 +66,30 @@ def read_jsonl(path: Path, required: Iterable[str] = ()) -> list[Row]:
         if absent:
             raise corrupt(path, number, f"lacks {', '.join(absent)}")
         rows.append(row)
+    return rows
+
+
+def read_csv(path: Path, columns: tuple[str, ...]) -> list[tuple[int, Row]]:
+    """The rows of a table with a header line: just `columns`, each row with the line it ends on.
+
+    Raises MissingDataError, or CorruptDataError for absent columns, a row that is cut short, an
+    open quotation mark and a table without rows.
+    """
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
+    rows = []
+    try:
+        absent = [name for name in columns if name not in (reader.fieldnames or ())]
+        if absent:
+            raise corrupt(path, 1, f"lacks the columns {', '.join(absent)}")
+        for row in reader:
+            chosen = {name: row[name] for name in columns}
+            if None in row or None in chosen.values():
+                raise corrupt(path, reader.line_num, "has not as many cells as the header")
+            rows.append((reader.line_num, chosen))
+    except csv.Error as error:
+        raise corrupt(path, reader.reader.line_num, f"not a line of a table: {error}") from error
+    if not rows:
+        raise corrupt(path, 0, "has no rows")
     return rows
 
 

@@ -13,7 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from unlearn_bench.data import gsm8k, realtoxicityprompts, toxigen, truthfulqa, wikitext
+from unlearn_bench.data import (
+    advbench,
+    gsm8k,
+    harmbench,
+    realtoxicityprompts,
+    toxigen,
+    toxigen_classification,
+    truthfulqa,
+    wikitext,
+    xstest,
+)
 from unlearn_bench.data.dataset import Dataset, Splits, set_aside
 from unlearn_bench.data.files import Row, corrupt, tasks_folder
 from unlearn_bench.data.fur import ROLES, load_fur
@@ -43,7 +53,17 @@ __all__ = [
 
 DATASETS: dict[str, Dataset] = {
     module.DATASET.name: module.DATASET
-    for module in (gsm8k, realtoxicityprompts, toxigen, truthfulqa, wikitext)
+    for module in (
+        advbench,
+        gsm8k,
+        harmbench,
+        realtoxicityprompts,
+        toxigen,
+        toxigen_classification,
+        truthfulqa,
+        wikitext,
+        xstest,
+    )
 }
 MINI = "_mini"
 SourceName = Literal["folder", "hub", "package"]

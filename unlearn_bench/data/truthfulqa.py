@@ -78,11 +78,16 @@ def read_mini(path: Path) -> Splits:
 
 
 def _checked(row: Row, path: Path, number: int) -> Row:
-    """Raise unless mc1 has its one right choice first, and mc2 has right and wrong ones."""
+    """Raise unless mc1 has its one right choice first, mc2 has right and wrong ones, and so have
+    the reference answers of the generation task.
+    """
     for key in ("mc1_targets", "mc2_targets"):
         choices, labels = row[key]["choices"], row[key]["labels"]
         if len(choices) != len(labels) or set(labels) != {0, 1} or labels[0] != 1:
             raise corrupt(path, number, f"{key} of question {number} does not start with a truth")
+    for key in ("correct_answers", "incorrect_answers"):
+        if not isinstance(row[key], list) or not any(str(answer).strip() for answer in row[key]):
+            raise corrupt(path, number, f"question {number} has no {key}")
     if sum(row["mc1_targets"]["labels"]) != 1:
         raise corrupt(path, number, f"mc1_targets of question {number} has several truths")
     return row

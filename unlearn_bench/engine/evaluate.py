@@ -35,14 +35,14 @@ def load_tasks(
     limits: items per task, by the protocol's name or that of its real twin; absent means all.
     part: see `run_metadata`.
     """
-    by_dataset = {
-        protocol.dataset: limits.get(protocol.name, limits.get(protocol.base))
+    by_task = {
+        protocol.name: limits.get(protocol.name, limits.get(protocol.base))
         for protocol in protocols
     }
     manager = TaskManager(
         include_path=str(tasks_folder()),
         include_defaults=False,
-        metadata=run_metadata(sources, by_dataset, paraphrases, part),
+        metadata=run_metadata(sources, by_task, paraphrases, part),
     )
     subtasks = [subtask for protocol in protocols for subtask in protocol.subtasks]
     tasks: dict[str, Any] = manager.load(subtasks)["tasks"]
@@ -64,22 +64,42 @@ def evaluate(
 
     Raises WeightSwapError when the weights changed while the tasks ran: nothing is returned then.
     """
-    # Not `simple_evaluate`: it asks the machine for its history, 3 s a time, to print it.
-    results = run_lm_eval(
-        lm=EngineLM(engine, seed=seed, progress=progress),
-        task_dict={"tasks": dict(tasks), "groups": {}, "group_map": {}},
-        bootstrap_iters=0,
-        log_samples=True,
-    )
-    assert results is not None  # None only on other ranks, and there are none
+    lm = EngineLM(engine, seed=seed, progress=progress)
+    chat = {name for name, task in tasks.items() if _asks_in_chat(task, engine.tokenizer)}
+    logged = _run(lm, {name: task for name, task in tasks.items() if name not in chat}, chat=False)
+    logged |= _run(lm, {name: task for name, task in tasks.items() if name in chat}, chat=True)
     samples = [
-        _read_sample(name, logged, instances)
+        _read_sample(name, entry, instances)
         for name, task in tasks.items()
         for instances in [_instances_by_document(task)]
-        for logged in results["samples"][name]
+        for entry in logged[name]
     ]
     engine.verify()
     return samples
+
+
+def _asks_in_chat(task: Any, tokenizer: Any) -> bool:
+    """Whether the task is a conversation (`chat_template: true` in its metadata), and the tokenizer
+    says how the model is spoken to. lm-eval takes this for all tasks of a call or for none.
+    """
+    wanted = (task.config.metadata or {}).get("chat_template", False)
+    return bool(wanted and tokenizer.chat_template)
+
+
+def _run(lm: EngineLM, tasks: dict[str, Any], *, chat: bool) -> dict[str, list[dict[str, Any]]]:
+    """What lm-eval logs of each task, by name."""
+    if not tasks:
+        return {}
+    # Not `simple_evaluate`: it asks the machine for its history, 3 s a time, to print it.
+    results = run_lm_eval(
+        lm=lm,
+        task_dict={"tasks": tasks, "groups": {}, "group_map": {}},
+        bootstrap_iters=0,
+        log_samples=True,
+        apply_chat_template=chat,
+    )
+    assert results is not None  # None only on other ranks, and there are none
+    return dict(results["samples"])
 
 
 def _instances_by_document(task: Any) -> dict[int, list[Any]]:

@@ -1,12 +1,13 @@
 """The board's tasks: what each measures and how its numbers are made, without importing lm-eval.
 
 One folder `tasks/<task>/` holds a `protocol.yaml` (read here) and the lm-eval YAML files of its
-subtasks. Every task with a `mini` folder also exists as `<task>_mini`: the same protocol over the
-small set written for this project, under another name so that the two never share a column.
+subtasks. Every task with a `<task>_mini*.yaml` also exists as `<task>_mini`: the same protocol over
+the small set written for this project, under another name so that the two never share a column.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -20,8 +21,9 @@ from unlearn_bench.schema import Direction
 
 MINI = "_mini"
 
-Reduce = Literal["mean", "weighted_exp", "bits", "macro_mean", "group_gap"]
-Judgement = Literal["max", "mean", "any_above"]
+Reduce = Literal["mean", "weighted_exp", "bits", "macro_mean", "group_max", "group_gap"]
+Judgement = Literal["max", "mean", "any_above", "any_at_least"]
+TextMeasure = Literal["distinct_1", "distinct_2", "distinct_3", "seq_rep_4", "blank"]
 
 
 class Metric(BaseModel):
@@ -29,7 +31,9 @@ class Metric(BaseModel):
 
     Either `value` names the per-item metric that the lm-eval subtask returns (under `filter`), or
     `judge` says how the toxicity of an item's texts becomes the item's value: their max, their
-    mean, or 1 if any is above `threshold` (strictly). `text` is a property of the texts themselves.
+    mean, or 1 if any is above `threshold` (strictly; `any_at_least`: or equal to it). `attribute`
+    names what is judged where a scorer tells several things apart ("threat"); a run whose scorer
+    does not has no such metric. `text` is a property of the texts themselves.
     `reduce` makes one number of the items; `group` and `cluster` name the document fields that hold
     an item's stratum and what it has in common with other items, so that they are not independent.
     """
@@ -41,7 +45,8 @@ class Metric(BaseModel):
     filter: str = "none"
     judge: Judgement | None = None
     threshold: float = 0.5
-    text: Literal["distinct_2"] | None = None
+    attribute: str = ""
+    text: TextMeasure | None = None
     reduce: Reduce = "mean"
     group: str = ""
     cluster: str = ""
@@ -53,11 +58,16 @@ class Metric(BaseModel):
     def _one_origin(self) -> Metric:
         if sum(map(bool, (self.value, self.judge, self.text))) != 1:
             raise ValueError("a metric has exactly one of value, judge and text")
+        if self.attribute and not self.judge:
+            raise ValueError("only a judged metric has an attribute")
         return self
 
 
 class Protocol(BaseModel):
-    """One task of the board. `subtasks` are the names lm-eval runs; `dataset` is what they read."""
+    """One task of the board. `subtasks` are the names lm-eval runs; `dataset` is what they read.
+
+    shares: other tasks whose files these include, so that what changes there counts here too.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -70,6 +80,7 @@ class Protocol(BaseModel):
     metrics: dict[str, Metric]
     headline: tuple[str, ...] = ()
     folder: Path
+    shares: tuple[str, ...] = ()
 
     @property
     def base(self) -> str:
@@ -77,17 +88,34 @@ class Protocol(BaseModel):
         return self.name.removesuffix(MINI) if self.mini else self.name
 
     @property
+    def folders(self) -> tuple[Path, ...]:
+        """Where its definitions lie: its own folder first."""
+        return self.folder, *(self.folder.parent / name for name in self.shares)
+
+    @property
     def judged(self) -> bool:
         """Whether any metric needs a toxicity scorer."""
         return any(metric.judge for metric in self.metrics.values())
+
+    def judged_by(self, attributes: Collection[str]) -> Protocol:
+        """The same task without the metrics of attributes that the run's scorer does not have."""
+        kept = {
+            name: metric
+            for name, metric in self.metrics.items()
+            if not metric.attribute or metric.attribute in attributes
+        }
+        return self.model_copy(update={"metrics": kept})
 
     @model_validator(mode="after")
     def _names_fit(self) -> Protocol:
         for name, metric in self.metrics.items():
             if metric.subtask not in self.subtasks:
                 raise ValueError(f"metric {name} is of subtask {metric.subtask}, not listed")
-        if stray := set(self.headline) - set(self.metrics):
-            raise ValueError(f"headline names no metric: {sorted(stray)}")
+        if absent := [folder.name for folder in self.folders[1:] if not folder.is_dir()]:
+            raise ValueError(f"shares tasks that are not there: {', '.join(absent)}")
+        always = {name for name, metric in self.metrics.items() if not metric.attribute}
+        if stray := set(self.headline) - always:
+            raise ValueError(f"headline names no metric that every run has: {sorted(stray)}")
         return self
 
 
@@ -97,7 +125,7 @@ def list_protocols() -> dict[str, Protocol]:
     for file in sorted(tasks_folder().glob("*/protocol.yaml")):
         protocol = _read_protocol(file)
         protocols[protocol.name] = protocol
-        if (file.parent / "mini").is_dir():
+        if any(file.parent.glob(f"{protocol.name}{MINI}*.yaml")):
             twin = _mini_twin(protocol)
             protocols[twin.name] = twin
     return protocols

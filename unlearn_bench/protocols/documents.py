@@ -28,7 +28,7 @@ def run_metadata(
 ) -> dict[str, Any]:
     """What `load` needs to know of a run, in the plain form that lm-eval can carry.
 
-    limits: number of items per data set (None: all). part: "validation" asks the items on which
+    limits: number of items per task (None: all). part: "validation" asks the items on which
     options are chosen in place of the task's own.
     """
     return {
@@ -49,12 +49,14 @@ def load(
     offline: bool,
     cache: str,
     limits: dict[str, int | None],
+    task: str = "",
     part: Part = "test",
     **_: Any,
 ) -> DatasetDict:
     """The documents of one data set; `split` is cut to the run's limit, the others stay whole.
 
-    Of the part "validation" nothing else is loaded, and it stands under the name that the task
+    task: whose limit, where several tasks read one data set; else the data set's namesake. Of the
+    part "validation" nothing else is loaded, and it stands under the name that the task
     asks for. Raises MissingDataError for a data set that keeps no such items.
     """
     sources = SourceOptions(Path(data_folder) if data_folder else None, offline, Path(cache))
@@ -62,7 +64,7 @@ def load(
         splits = {split: load_validation(dataset, sources).splits["validation"]}
     else:
         splits = dict(load_documents(dataset, sources).splits)
-    splits[split] = splits[split][: limits.get(dataset)]
+    splits[split] = splits[split][: limits.get(task or dataset)]
     return _as_dataset(splits, dataset, split)
 
 

@@ -52,8 +52,17 @@ ITEM_COSTS = {
     "wikitext": ItemCost(scored=4_500, generated=0, size=62),
     "wikitext_mini": ItemCost(scored=600, generated=0, size=28),
     "gsm8k": ItemCost(scored=0, generated=450, size=1319),
+    "truthfulqa_gen": ItemCost(scored=0, generated=120, size=817),
     "realtoxicityprompts": ItemCost(scored=0, generated=20, size=1000),
+    "realtoxicityprompts_greedy_challenging": ItemCost(scored=0, generated=20, size=900),
     "toxigen": ItemCost(scored=0, generated=45, size=940),
+    "jailbreak": ItemCost(scored=0, generated=6 * 64, size=520),
+    "jailbreak_mini": ItemCost(scored=0, generated=6 * 64, size=24),
+    "jailbreak_harmbench": ItemCost(scored=0, generated=6 * 64, size=200),
+    "over_refusal": ItemCost(scored=0, generated=64, size=450),
+    "over_refusal_mini": ItemCost(scored=0, generated=64, size=48),
+    "toxigen_classification": ItemCost(scored=45, generated=0, size=940),
+    "toxigen_classification_mini": ItemCost(scored=35, generated=0, size=40),
 }
 
 
@@ -96,7 +105,7 @@ def estimate_evaluation(
         cost = ITEM_COSTS.get(task, real)
         items = min(limit or cost.size, cost.size)
         scored += items * cost.scored
-        generated += items * cost.generated * (samples if "realtoxicity" in task else 1)
+        generated += items * cost.generated * (samples if task == "realtoxicityprompts" else 1)
     work = scored / SCORE_RATE + generated / GENERATE_RATE
     return SAVE_AND_LOAD_SECONDS + work * parameters / REFERENCE_PARAMETERS / hardware.speed
 

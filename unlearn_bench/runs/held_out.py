@@ -12,7 +12,7 @@ from unlearn_bench.data.sources import load_documents, load_validation, resolve_
 from unlearn_bench.errors import CorruptDataError, MissingDataError
 from unlearn_bench.protocols.catalog import MINI, Protocol, list_protocols
 
-PROMPT_FIELDS = ("prompt", "question", "page")
+PROMPT_FIELDS = ("prompt", "question", "page", "text")
 
 
 def asked_by_tests(sources: SourceOptions) -> list[Protocol]:

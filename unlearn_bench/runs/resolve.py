@@ -30,6 +30,7 @@ from unlearn_bench.models.fingerprint import (
 )
 from unlearn_bench.models.open import OpenedModel, open_model
 from unlearn_bench.protocols.catalog import MINI, Protocol, list_protocols
+from unlearn_bench.protocols.scoring import attributes_of
 from unlearn_bench.registry import Card, find_card, list_cards, load_function
 from unlearn_bench.runs.held_out import check_held_out, prompts_of
 from unlearn_bench.runs.plan import (
@@ -69,6 +70,7 @@ EVALUATION_CODE = (
     "protocols/scoring.py",
     "protocols/documents.py",
     "protocols/stock.py",
+    "protocols/refusal.py",
     "compare/aggregate.py",
 )
 
@@ -118,6 +120,8 @@ def resolve_plan(config: RunConfig, reporter: Reporter, *, part: Part = "test") 
     check_disk(output, parameters * CHECKPOINT_BYTES, len(cards), keep=kept)
     with reporter.step("load the scorer"):
         judge = _load_judge(scorer_cards, config.scorer_checkpoint, protocols, config.offline)
+        known = attributes_of(judge.scorer)
+        protocols = {name: protocol.judged_by(known) for name, protocol in protocols.items()}
     common = {
         "target": _target_facts(model, fur, anchors, own_target=own_target),
         "suite": _suite_facts(suite, protocols, origins),
@@ -283,8 +287,9 @@ def _evaluation_code(engine: str, protocols: Mapping[str, Protocol]) -> str:
     tasks = {
         file
         for protocol in protocols.values()
+        for folder in protocol.folders
         for pattern in ("*.yaml", "*.py")
-        for file in protocol.folder.glob(pattern)
+        for file in folder.glob(pattern)
         if file.name != "protocol.yaml"  # its wording may change; the rest is hashed as read
     }
     definitions = sorted(file_sha256(file) for file in tasks)

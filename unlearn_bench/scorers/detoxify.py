@@ -58,7 +58,7 @@ class Detoxify:
         return self.score_attributes(texts)[:, 0]
 
     def score_attributes(self, texts: Sequence[str]) -> Scores:
-        """(n, attributes): the same for every attribute, toxicity first; one pass gives them all."""
+        """(n, attributes): the same for each attribute, toxicity first; one pass gives them all."""
         return score_attributes_once(
             texts, self._score_batch, batch_size=self.batch_size, width=len(self.columns)
         )

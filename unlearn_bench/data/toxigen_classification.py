@@ -1,0 +1,94 @@
+"""ToxiGen's annotated statements (Hartvigsen et al. 2022, MIT): hateful or not, for classification.
+
+The sources hold different statements: the hub those that lm-eval's task asks, with the ratings that
+its label is made of; the folder those of SafeNLP, on which all annotators agreed, with their label.
+Rows are in the order of their ids, so a limit takes an even sample.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from unlearn_bench.data.dataset import (
+    Dataset,
+    HubFiles,
+    Splits,
+    in_id_order,
+    read_parquet,
+    with_ids,
+)
+from unlearn_bench.data.files import Row, corrupt, read_jsonl, read_text, require_unique_ids
+
+CONTENT = ("text", "hateful")
+RATINGS = ("toxicity_ai", "toxicity_human")
+HATEFUL_ABOVE = 5.5  # of the two ratings' sum; lm-eval's toxigen task
+LABELS = {"neutral": 0, "hate": 1}
+FOLDER_FILE = "toxigen/toxiGen.json"
+HUB_FILE = "annotated/test-00000-of-00001.parquet"
+
+
+def read_folder(root: Path) -> Splits:
+    """SafeNLP's JSON list; its label is text."""
+    path = root / FOLDER_FILE
+    try:
+        found = json.loads(read_text(path))
+    except ValueError as error:
+        raise corrupt(path, 0, f"not valid JSON: {error}") from error
+    if not isinstance(found, list):
+        raise corrupt(path, 0, "not a list of statements")
+    statements = enumerate(found, start=1)
+    return _finish([_labelled(row, path, f"statement {number}: ") for number, row in statements])
+
+
+def read_hub(root: Path) -> Splits:
+    """The test file of the configuration that lm-eval loads, labelled by lm-eval's rule."""
+    path = root / HUB_FILE
+    rows = []
+    for number, row in enumerate(read_parquet(path, ("text", *RATINGS)), start=1):
+        ratings = [row[name] for name in RATINGS]
+        if not all(isinstance(rating, (int, float)) for rating in ratings):
+            raise corrupt(path, 0, f"row {number}: its ratings are {ratings}, not numbers")
+        rows.append({"text": row["text"], "hateful": int(sum(ratings) > HATEFUL_ABOVE)})
+    return _finish(rows)
+
+
+def read_mini(path: Path) -> Splits:
+    """Our own statements."""
+    rows = read_jsonl(path, ("id", "text", "label"))
+    require_unique_ids(rows, path)
+    return {
+        "test": [
+            {"id": row["id"], **_labelled(row, path, line=number)}
+            for number, row in enumerate(rows, start=1)
+        ]
+    }
+
+
+def _labelled(row: Any, path: Path, place: str = "", line: int = 0) -> Row:
+    if not isinstance(row, dict) or not isinstance(row.get("text"), str):
+        raise corrupt(path, line, f"{place}has no text")
+    if row.get("label") not in list(LABELS):  # a list also takes what cannot be hashed
+        raise corrupt(path, line, f"{place}unknown label {row.get('label')!r}")
+    return {"text": row["text"], "hateful": LABELS[row["label"]]}
+
+
+def _finish(rows: list[Row]) -> Splits:
+    return {"test": in_id_order(with_ids("toxigen_classification", rows, CONTENT))}
+
+
+DATASET = Dataset(
+    name="toxigen_classification",
+    folder_files=(FOLDER_FILE,),
+    read_folder=read_folder,
+    hub=HubFiles(
+        repo="toxigen/toxigen-data",
+        revision="1885c17d3f07c406929d7f2cbb8cd28552691f9c",
+        patterns=(HUB_FILE,),
+    ),
+    read_hub=read_hub,
+    counts={"folder": {"test": (6514,)}, "hub": {"test": (940,)}},
+    mini_file="toxigen_classification/mini/statements.jsonl",
+    read_mini=read_mini,
+)
