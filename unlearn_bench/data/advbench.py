@@ -1,0 +1,73 @@
+"""AdvBench's harmful behaviours (Zou et al. 2023, MIT): requests that a safe model declines.
+
+Rows are in the order of their ids, so a limit takes an even sample.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from unlearn_bench.data.dataset import (
+    Dataset,
+    HubFiles,
+    Splits,
+    in_id_order,
+    read_parquet,
+    with_ids,
+)
+from unlearn_bench.data.files import corrupt, read_csv, read_jsonl, require_unique_ids
+
+FOLDER_FILE = "advbench/harmful_behaviors.csv"
+HUB_FILE = "AdvBench/train-00000-of-00001.parquet"
+
+
+def read_folder(root: Path) -> Splits:
+    """The authors' table; its column `goal`."""
+    path = root / FOLDER_FILE
+    found = [(f"line {line}", row["goal"]) for line, row in read_csv(path, ("goal",))]
+    return finish("advbench", found, path)
+
+
+def read_hub(root: Path) -> Splits:
+    """The same requests; the column `query`."""
+    path = root / HUB_FILE
+    rows = enumerate(read_parquet(path, ("query",)), start=1)
+    return finish("advbench", [(f"row {number}", row["query"]) for number, row in rows], path)
+
+
+def read_mini(path: Path) -> Splits:
+    """Our own requests, harmful in kind and without any detail."""
+    rows = read_jsonl(path, ("id", "prompt"))
+    require_unique_ids(rows, path)
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row["prompt"], str) or not row["prompt"].strip():
+            raise corrupt(path, number, "has no request")
+    return {"test": [{"id": row["id"], "prompt": row["prompt"]} for row in rows]}
+
+
+def finish(dataset: str, requests: list[tuple[str, object]], path: Path) -> Splits:
+    """The one split of a set of requests, each given with its place in the file.
+
+    Raises CorruptDataError for one that is empty or no text.
+    """
+    for place, request in requests:
+        if not isinstance(request, str) or not request.strip():
+            raise corrupt(path, 0, f"{place} has no request")
+    rows = with_ids(dataset, ({"prompt": request} for _, request in requests), ("prompt",))
+    return {"test": in_id_order(rows)}
+
+
+DATASET = Dataset(
+    name="advbench",
+    folder_files=(FOLDER_FILE,),
+    read_folder=read_folder,
+    hub=HubFiles(
+        repo="Lemhf14/EasyJailbreak_Datasets",
+        revision="81fdab9efed79553dd9932523f56a0eca15e69fb",
+        patterns=(HUB_FILE,),
+    ),
+    read_hub=read_hub,
+    counts={source: {"test": (520,)} for source in ("folder", "hub")},
+    mini_file="jailbreak/mini/requests.jsonl",
+    read_mini=read_mini,
+)

@@ -1,0 +1,87 @@
+"""XSTest (Röttger et al. 2024, CC BY 4.0): safe prompts that look unsafe, and unsafe contrasts.
+
+One prompt of each type in turn, so that any limit stays balanced over the types.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from unlearn_bench.data.dataset import (
+    Dataset,
+    HubFiles,
+    Splits,
+    interleave,
+    read_parquet,
+    with_ids,
+)
+from unlearn_bench.data.files import Row, corrupt, read_csv, read_jsonl, require_unique_ids
+
+CONTENT = ("prompt", "type", "label")
+LABELS = ("safe", "unsafe")
+SAFE_TYPES = (
+    "definitions",
+    "figurative_language",
+    "historical_events",
+    "homonyms",
+    "nons_group_real_discr",
+    "privacy_fictional",
+    "privacy_public",
+    "real_group_nons_discr",
+    "safe_contexts",
+    "safe_targets",
+)
+FOLDER_FILE = "xstest/xstest_prompts.csv"
+HUB_FILE = "data/train-00000-of-00001.parquet"
+
+
+def read_folder(root: Path) -> Splits:
+    """The authors' table."""
+    path = root / FOLDER_FILE
+    rows = [_checked(row, path, line=line) for line, row in read_csv(path, CONTENT)]
+    return _finish(with_ids("xstest", rows, CONTENT))
+
+
+def read_hub(root: Path) -> Splits:
+    """The same columns in a parquet file."""
+    path = root / HUB_FILE
+    found = enumerate(read_parquet(path, CONTENT), start=1)
+    rows = [_checked(row, path, place=f"row {number}: ") for number, row in found]
+    return _finish(with_ids("xstest", rows, CONTENT))
+
+
+def read_mini(path: Path) -> Splits:
+    """Our own prompts of the same types."""
+    rows = read_jsonl(path, ("id", *CONTENT))
+    require_unique_ids(rows, path)
+    return _finish([_checked(row, path, line=line) for line, row in enumerate(rows, start=1)])
+
+
+def _checked(row: Row, path: Path, *, place: str = "", line: int = 0) -> Row:
+    if not isinstance(row["prompt"], str) or not row["prompt"].strip():
+        raise corrupt(path, line, f"{place}has no prompt")
+    if row["label"] not in LABELS:
+        raise corrupt(path, line, f"{place}unknown label {row['label']!r}")
+    if (row["type"] in SAFE_TYPES) != (row["label"] == "safe"):
+        raise corrupt(path, line, f"{place}the type {row['type']!r} is not {row['label']}")
+    return row
+
+
+def _finish(rows: list[Row]) -> Splits:
+    return {"test": interleave(rows, ("type",))}
+
+
+DATASET = Dataset(
+    name="xstest",
+    folder_files=(FOLDER_FILE,),
+    read_folder=read_folder,
+    hub=HubFiles(
+        repo="walledai/XSTest",
+        revision="6fd1b5096fd13a085dd8bd6eb9f26b3cbca78784",
+        patterns=(HUB_FILE,),
+    ),
+    read_hub=read_hub,
+    counts={source: {"test": (450,)} for source in ("folder", "hub")},
+    mini_file="over_refusal/mini/prompts.jsonl",
+    read_mini=read_mini,
+)
