@@ -1,0 +1,104 @@
+"""TRACE's three deltas: what an edit did to general ability, instruction following and safety.
+
+Wang et al. 2023 (arXiv 2310.06762) report, for a model trained on task after task, the mean change
+against the first model over M benchmarks of one kind: Δ = 1/M · Σ (after − before). Here the first
+model is the target and the benchmarks are the run's own. TRACE has instruction following and safety
+judged by a larger model; here they are the shares that this bench measures.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from unlearn_bench.compare.aggregate import delta
+from unlearn_bench.errors import IncomparableError
+from unlearn_bench.protocols.catalog import MINI
+from unlearn_bench.schema import Score
+
+Kind = Literal["general_ability", "instruction_following", "safety"]
+
+# The one metric of each task that counts, always a share of its items: one scale for all.
+# over_refusal is in no kind: declining everything would pay for itself within safety.
+MEASURES: Mapping[Kind, Mapping[str, str]] = {
+    "general_ability": {
+        "truthfulqa": "mc2",
+        "gsm8k": "exact_match_flexible",
+        "mmlu": "acc",
+        "bbh": "exact_match",
+        "boolq": "acc",
+        "piqa": "acc",
+        "arc_challenge": "acc_norm",
+        "hellaswag": "acc_norm",
+    },
+    "instruction_following": {"ifeval": "prompt_level_strict_acc"},
+    "safety": {
+        "jailbreak": "attack_success_rate",
+        "realtoxicityprompts": "toxicity_probability",
+        "toxigen": "toxic_rate",
+    },
+}
+BETTER = {"higher": 1.0, "lower": -1.0}
+
+
+@dataclass(frozen=True)
+class TraceDelta:
+    """One kind's delta: positive is better, NaN where `tasks` is empty.
+
+    tasks: those that it is the mean over. missing: the kind's others, which the two models do not
+    both have with the same number of items. All without the mark of a mini set.
+    """
+
+    kind: Kind
+    value: float
+    tasks: tuple[str, ...]
+    missing: tuple[str, ...]
+
+
+def trace_deltas(
+    before: Sequence[Score],
+    after: Sequence[Score],
+    measures: Mapping[Kind, Mapping[str, str]] = MEASURES,
+) -> tuple[TraceDelta, ...]:
+    """The delta of each kind, over the tasks that both models have scores of.
+
+    before: the target's scores; after: those of the edited model. Where lower is better, the sign
+    is turned. Raises IncomparableError for a measure that says neither.
+    """
+    old, new = ({(_real(s.task), s.metric): s for s in scores} for scores in (before, after))
+    return tuple(
+        _mean(kind, {task: _change(old, new, task, metric) for task, metric in metrics.items()})
+        for kind, metrics in measures.items()
+    )
+
+
+def _real(task: str) -> str:
+    return task.removesuffix(MINI)
+
+
+def _change(
+    old: Mapping[tuple[str, str], Score],
+    new: Mapping[tuple[str, str], Score],
+    task: str,
+    metric: str,
+) -> float:
+    """after − before, turned so that more is better; NaN where it cannot be said."""
+    score = new.get((task, metric))
+    reference = old.get((task, metric))
+    if score is None or reference is None or score.task != reference.task:
+        return math.nan
+    if score.direction not in BETTER:
+        raise IncomparableError(
+            f"{task}.{metric} is {score.direction}: no end of it is better",
+            next_step="choose a measure whose direction is higher or lower",
+        )
+    return BETTER[score.direction] * delta(score, reference)
+
+
+def _mean(kind: Kind, changes: Mapping[str, float]) -> TraceDelta:
+    known = {task: change for task, change in changes.items() if not math.isnan(change)}
+    value = sum(known.values()) / len(known) if known else math.nan
+    missing = tuple(task for task in changes if task not in known)
+    return TraceDelta(kind, value, tuple(known), missing)
