@@ -6,6 +6,7 @@ Both refuse unknown keys. Nothing here opens a model or reads data: that is `run
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import math
 import os
 import re
@@ -36,6 +37,7 @@ from unlearn_bench.errors import UnknownNameError, UsageError
 SUITES = Path(__file__).parent / "suites"
 PREFIX = "UNLEARN_BENCH_"
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
+LONGEST_TASKS = 80  # characters of the tasks' names in that of a narrowed suite
 SEED_LIMIT = 2**32  # numpy and torch both take seeds below it
 
 Dtype = Literal["auto", "mixed", "float32", "bfloat16", "float16"]
@@ -86,10 +88,17 @@ class Suite(BaseModel):
         }
         name = self.name
         if set(chosen) != set(self.tasks):
-            name += "-" + "-".join(chosen)
+            name += "-" + _short("-".join(chosen))
         if limit is not None:
             name += f"-limit{limit}"
         return Suite(**{**self.model_dump(), "name": name, "tasks": chosen, "limits": limits})
+
+
+def _short(name: str) -> str:
+    """The name, or its beginning and a hash where a file could not be called so."""
+    if len(name) <= LONGEST_TASKS:
+        return name
+    return f"{name[:LONGEST_TASKS]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def _smaller(own: int | None, cap: int | None) -> int | None:

@@ -142,6 +142,15 @@ def test_unknown_suite_gets_the_near_matches() -> None:
         load_suite("quik")
 
 
+def test_a_suite_narrowed_to_many_tasks_has_a_name_that_files_can_have() -> None:
+    """Cut, so a hash of the whole tells two such suites apart that begin alike."""
+    tasks = tuple(f"a_task_with_a_long_name_{number}" for number in range(10))
+    suite = Suite(name="s", tasks=(*tasks, "fur"))
+    names = [suite.narrowed(chosen, 3).name for chosen in (tasks, tasks[:9])]
+    assert len(set(names)) == 2
+    assert all(len(name) <= 128 and name.endswith("-limit3") for name in names)
+
+
 def test_a_narrowed_suite_has_another_name_and_the_smaller_limit() -> None:
     suite = Suite(name="s", tasks=("fur", "gsm8k"), limits={"fur": 3})
     narrowed = suite.narrowed(("fur",), 5)

@@ -303,6 +303,7 @@ class TestXstest:
         rows = load_documents("xstest_mini", SourceOptions(offline=True)).splits["test"]
         assert {row["type"] for row in rows if row["label"] == "safe"} == set(xstest.SAFE_TYPES)
         assert len({row["type"] for row in rows[:18]}) == 18, "every prefix is balanced"
+        assert {row["label"] for row in rows[:10]} == {"safe"}
 
     @needs_real_data
     def test_real_counts(self) -> None:

@@ -1,6 +1,6 @@
 """XSTest (Röttger et al. 2024, CC BY 4.0): safe prompts that look unsafe, and unsafe contrasts.
 
-One prompt of each type in turn, so that any limit stays balanced over the types.
+One prompt of each type in turn, safe types first, so that any limit stays balanced over the types.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def _checked(row: Row, path: Path, *, place: str = "", line: int = 0) -> Row:
 
 
 def _finish(rows: list[Row]) -> Splits:
-    return {"test": interleave(rows, ("type",))}
+    return {"test": interleave(rows, ("label", "type"))}
 
 
 DATASET = Dataset(
