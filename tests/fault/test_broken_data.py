@@ -99,7 +99,7 @@ def test_an_empty_request_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CorruptDataError, match="line 3 has no request"):
         advbench.read_folder(tmp_path)
     path = write(tmp_path / "mini.jsonl", '{"id": "a", "prompt": 5}\n')
-    with pytest.raises(CorruptDataError, match="has no request") as caught:
+    with pytest.raises(CorruptDataError, match="holds no text under prompt") as caught:
         advbench.read_mini(path)
     assert caught.value.where.endswith("line 1")
 
@@ -146,6 +146,16 @@ def test_line_separators_inside_a_text_do_not_cut_it(tmp_path: Path) -> None:
     text = "one\u2028two\u0085three\x0cfour"
     path = write(tmp_path / "rows.jsonl", json.dumps({"text": text}, ensure_ascii=False) + "\n")
     assert read_jsonl(path) == [{"text": text}]
+
+
+@pytest.mark.parametrize("wrong", [5, None, ["q"], {"q": 1}, True])
+def test_what_should_be_a_text_and_is_none_names_the_line(tmp_path: Path, wrong: object) -> None:
+    lines = [ROW % 1, json.dumps({"question": "q2", "answer": wrong}) + "\n"]
+    path = write(tmp_path / gsm8k.FOLDER_FILES["test"], "".join(lines))
+    write(tmp_path / gsm8k.FOLDER_FILES["train"], gzip.compress((ROW % 1).encode()))
+    with pytest.raises(CorruptDataError, match="holds no text under answer") as caught:
+        gsm8k.read_folder(tmp_path)
+    assert caught.value.where == f"{path}, line 2"
 
 
 def test_duplicate_and_absent_ids_name_both_lines(tmp_path: Path) -> None:

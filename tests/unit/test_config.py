@@ -9,6 +9,7 @@ import pytest
 
 from unlearn_bench.config import RunConfig, Suite, list_suites, load_config, load_suite
 from unlearn_bench.errors import UnknownNameError, UsageError
+from unlearn_bench.protocols.catalog import list_protocols
 
 
 def write(path: Path, text: str) -> Path:
@@ -113,13 +114,15 @@ def test_config_is_frozen() -> None:
         load_config({}).model = "other"  # type: ignore[misc]
 
 
-def test_shipped_suites_name_the_six_tasks_and_grow() -> None:
+def test_shipped_suites_grow_and_full_asks_every_task() -> None:
     suites = list_suites()
     assert set(suites) == {"smoke", "quick", "full", "requests", "validation"}
     for task in suites["full"].tasks:
         sizes = [suites[name].limits.get(task) or math.inf for name in ("smoke", "quick", "full")]
         assert sizes == sorted(sizes)
-    assert len(suites["full"].tasks) == 6
+    assert set(suites["smoke"].tasks) == set(suites["quick"].tasks) <= set(suites["full"].tasks)
+    every = {protocol.base for protocol in list_protocols().values()}
+    assert every - set(suites["full"].tasks) == {"jailbreak_harmbench"}  # it has no mini set
 
 
 def test_suite_file_is_read_and_its_unknown_keys_refused(tmp_path: Path) -> None:

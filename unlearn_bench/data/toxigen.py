@@ -30,7 +30,7 @@ HUB_NAME = re.compile(r"(?P<label>hate|neutral)_(?P<group>\w+)_1k-.*\.parquet")
 
 def read_folder(root: Path) -> Splits:
     """Every 25th line of the authors' prompt files."""
-    rows = _rows(read_jsonl(root / FOLDER_FILE, CONTENT), root / FOLDER_FILE)
+    rows = _rows(read_jsonl(root / FOLDER_FILE, texts=CONTENT), root / FOLDER_FILE)
     return _finish(with_ids("toxigen", rows, CONTENT))
 
 
@@ -50,7 +50,7 @@ def read_hub(root: Path) -> Splits:
 
 def read_mini(path: Path) -> Splits:
     """Our own prompts, mild in tone, in ToxiGen's form."""
-    rows = read_jsonl(path, ("id", *CONTENT))
+    rows = read_jsonl(path, ("id",), texts=CONTENT)
     require_unique_ids(rows, path)
     return {"test": _in_turn(_rows(rows, path, ("id", *CONTENT)))}
 
