@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.unit.data_files import REAL_DATA, needs_real_data
 from tests.unit.test_execute import Screen
+from tests.unit.test_scoring import ThreatJudge
 from unlearn_bench.config import RunConfig
 from unlearn_bench.errors import ScorerError, UsageError
 from unlearn_bench.protocols.catalog import list_protocols
@@ -112,6 +114,35 @@ def test_auto_falls_back_to_the_embedded_scorer_and_names_it(
     assert plan.scorer["name"] == "profanity_check"
     assert plan.scorer["weights_sha256"]
     assert any("detoxify could not be loaded" in note for note in plan.notes)
+
+
+@needs_real_data
+def test_attributes_are_columns_of_a_run_whose_scorer_tells_them(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """profanity_check gives toxicity alone; the double stands for detoxify's absent weights."""
+    asked: dict[str, Any] = {"tasks": ("realtoxicityprompts",), "data": REAL_DATA}
+    alone = resolved(tiny_folder, **asked).protocols["realtoxicityprompts"].metrics
+    assert "expected_max_toxicity" in alone
+    assert not any(metric.attribute for metric in alone.values())
+
+    class Loaded(ThreatJudge):
+        version = weights_sha256 = "1"
+
+    monkeypatch.setattr(resolve, "load_function", lambda card: lambda **options: Loaded())
+    told = resolved(tiny_folder, **asked).protocols["realtoxicityprompts"].metrics
+    assert set(told) - set(alone) == {"expected_max_threat", "threat_probability"}
+
+
+def test_what_a_task_shares_with_another_is_in_its_key_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """HarmBench's requests are put through the templates in the folder of jailbreak."""
+    protocol = list_protocols()["jailbreak_harmbench"]
+    hashed: list[Path] = []
+    monkeypatch.setattr(resolve, "file_sha256", lambda file: hashed.append(file) or str(file))
+    resolve._evaluation_code("transformers", {protocol.name: protocol})
+    names = {f"{file.parent.name}/{file.name}" for file in hashed}
+    assert {"jailbreak/templates.yaml", "jailbreak/jailbreak.py"} <= names
+    assert "jailbreak_harmbench/jailbreak_harmbench.yaml" in names
 
 
 def test_methods_get_their_texts_as_examples(tiny_folder: Path) -> None:
