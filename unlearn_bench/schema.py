@@ -79,12 +79,28 @@ class EditReport:
 
 
 @dataclass(frozen=True)
+class TokenLikelihoods:
+    """One scored text token by token; all of one length, or empty where a task does not ask.
+
+    log_probs: natural logarithms, float32 values. greedy: whether the token was the arg max.
+    means, deviations: of the log-probabilities of the whole vocabulary at that place, weighted by
+    the probabilities themselves (for min-k++).
+    """
+
+    log_probs: tuple[float, ...]
+    greedy: tuple[bool, ...]
+    means: tuple[float, ...] = ()
+    deviations: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
 class Sample:
     """One evaluated item: what the model was asked, what it said, what lm-eval made of it.
 
     `values` holds the per-item metrics of the task; a pair (a, b) is a sum and its weight, as for
     perplexities. `outputs` are generated texts (empty for likelihood tasks); `likelihoods` the
-    summed log-probability of each option, in nats, and whether it is the greedy continuation.
+    summed log-probability of each option, in nats, and whether it is the greedy continuation;
+    `tokens` the same of every token of each option, in their order.
     """
 
     task: str
@@ -95,6 +111,7 @@ class Sample:
     values: dict[str, float | tuple[float, float]]
     document: dict[str, Any]
     likelihoods: tuple[tuple[float, bool], ...] = ()
+    tokens: tuple[TokenLikelihoods, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,15 @@ def test_filters_keep_strict_and_flexible_apart() -> None:
 
 def test_every_task_has_the_issues_metrics_and_minis_have_names_of_their_own() -> None:
     protocols = list_protocols()
-    real = {"fur", "truthfulqa", "wikitext", "gsm8k", "realtoxicityprompts", "toxigen"}
+    real = {
+        "fur",
+        "membership",
+        "truthfulqa",
+        "wikitext",
+        "gsm8k",
+        "realtoxicityprompts",
+        "toxigen",
+    }
     minis = {"truthfulqa_mini", "wikitext_mini", "gsm8k_mini", "toxigen_mini"}
     assert set(protocols) == real | minis
     for name in minis:
@@ -91,4 +99,4 @@ def test_every_task_has_the_issues_metrics_and_minis_have_names_of_their_own() -
         assert not set(twin.subtasks) & set(protocols[twin.base].subtasks)
     assert {"mc1", "mc2"} == set(protocols["truthfulqa"].metrics)
     assert "forget_paraphrase_extraction_strength" in protocols["fur"].metrics
-    assert len(protocols["fur"].metrics) == 52
+    assert len(protocols["fur"].metrics) == 77

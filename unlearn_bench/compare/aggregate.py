@@ -136,6 +136,29 @@ def _group_gap(values: Floats, weights: Floats, groups: list[str]) -> Estimate:
     return gap, float((drawn.max(axis=0) - drawn.min(axis=0)).std(ddof=1))
 
 
+def _auc(values: Floats, weights: Floats, groups: list[str]) -> Estimate:
+    """Share of pairs in which a member's value is above a non-member's, equal ones counting half.
+
+    Standard error of DeLong et al. 1988 (Biometrics 44:837): the variance of each item's own share,
+    over the number of its kind, summed over both kinds.
+    """
+    members, others = _by_group(values, groups) if len(set(groups)) == 2 else (values, values[:0])
+    if not (len(members) and len(others)) or not np.isfinite(values).all():
+        return math.nan, math.nan
+    wins = pairs_won(members, others)
+    value = float(wins.mean())
+    if min(wins.shape) < 2:
+        return value, math.nan
+    variances = [wins.mean(axis=side).var(ddof=1) / wins.shape[1 - side] for side in (0, 1)]
+    return value, math.sqrt(sum(variances))
+
+
+def pairs_won(members: Floats, others: Floats) -> Floats:
+    """(members, others) float64: 1 where the member's value is higher, ½ where they are equal."""
+    wins: Floats = np.sign(members[:, None] - others[None, :]) / 2 + 0.5
+    return wins
+
+
 def _by_group(values: Floats, groups: list[str]) -> list[Floats]:
     names = np.array(groups)
     return [values[names == name] for name in sorted(set(groups))]
@@ -147,6 +170,7 @@ REDUCERS: dict[str, Callable[[Floats, Floats, list[str]], Estimate]] = {
     "bits": _bits,
     "macro_mean": _macro_mean,
     "group_gap": _group_gap,
+    "auc": _auc,
 }
 
 

@@ -13,6 +13,7 @@ from unlearn_bench.errors import IncomparableError
 from unlearn_bench.schema import ItemScore
 
 Floats = NDArray[np.float64]
+STRATIFIED = ("macro_mean", "group_gap", "auc")  # reductions that keep an item's group apart
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,7 @@ def align(reduce: str, models: Sequence[Sequence[ItemScore]], names: Sequence[st
         _check_same(first, table, names[0], name)
     kept = [item for item in first if not any(math.isnan(table[item].value) for table in tables)]
     rows = [first[item] for item in kept]
-    strata = (
-        [row.group for row in rows] if reduce in ("macro_mean", "group_gap") else [""] * len(rows)
-    )
+    strata = [row.group for row in rows] if reduce in STRATIFIED else [""] * len(rows)
     return Column(
         reduce=reduce,
         values=np.array([[table[item].value for item in kept] for table in tables], np.float64),

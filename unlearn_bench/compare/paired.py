@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,6 +14,7 @@ from unlearn_bench.compare.resample import (
     draw_seeds,
     draw_swaps,
     reduce_models,
+    seeded,
     smallest_stratum,
 )
 
@@ -109,7 +109,7 @@ def can_resample(column: Column) -> bool:
 
 def bootstrap(column: Column, sides: Sequence[range], resamples: int) -> list[Floats]:
     """Per side (resamples,) of the mean over its seeds: the same items drawn for all models."""
-    generator = _generator(column)
+    generator = seeded(column)
     blocks = [reduce_models(column, counts) for counts in draw_items(column, resamples, generator)]
     drawn = np.concatenate(blocks, axis=1)
     means = []
@@ -117,11 +117,6 @@ def bootstrap(column: Column, sides: Sequence[range], resamples: int) -> list[Fl
         shares = draw_seeds(len(side), resamples, generator)
         means.append((drawn[list(side)].T * shares).sum(axis=1))
     return means
-
-
-def _generator(column: Column) -> np.random.Generator:
-    """Seeded by the values: the same items give the same interval on every machine."""
-    return np.random.default_rng(zlib.crc32(np.ascontiguousarray(column.values).tobytes()))
 
 
 def _ends(drawn: Floats) -> tuple[float, float]:
@@ -163,7 +158,7 @@ def _swap_test(column: Column, difference: float, resamples: int) -> float:
     exact = 2**clusters <= resamples
     slack = 1e-12 * max(abs(difference), 1.0)  # equal up to rounding counts as equal
     beyond = total = 0
-    for swaps in draw_swaps(clusters, resamples, _generator(column)):
+    for swaps in draw_swaps(clusters, resamples, seeded(column)):
         moved = swaps[:, column.clusters]
         drawn = _reduce_swapped(column, one + moved * (other - one), other + moved * (one - other))
         beyond += int(np.count_nonzero(np.abs(drawn) >= abs(difference) - slack))

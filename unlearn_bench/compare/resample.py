@@ -1,19 +1,21 @@
 """Resampled values of a metric: items drawn again, seeds drawn again, labels swapped.
 
-Every reduction of a metric is a function of three sums per stratum: of the values, of the weights,
-and of how many items there are. Drawing items again only changes how often each is counted, so
-thousands of resamples are one matrix product.
+Nearly every reduction of a metric is a function of three sums per stratum: of the values, of the
+weights, and of how many items there are. Drawing items again only changes how often each is
+counted, so thousands of resamples are one matrix product.
 """
 
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from unlearn_bench.compare.aggregate import pairs_won
 from unlearn_bench.compare.columns import Column, Floats
 
 Counts = NDArray[np.int64]
@@ -25,6 +27,8 @@ def reduce_models(column: Column, counts: Floats | None = None) -> Floats:
 
     The same values as `compare.aggregate` has, infinite where a model diverged.
     """
+    if column.reduce == "auc":
+        return np.array([_areas(column, values, counts) for values in column.values])
     strata = _one_hot(column.strata)
     reduce = REDUCTIONS[column.reduce]
     weights = column.weights[:, None] * strata
@@ -37,6 +41,17 @@ def reduce_models(column: Column, counts: Floats | None = None) -> Floats:
         sums = (counts @ (values[:, None] * strata) for values in column.values)
         found: Floats = np.array([reduce(values, totals, number) for values in sums])
     return found
+
+
+def _areas(column: Column, values: Floats, counts: Floats | None) -> Floats | float:
+    """One model's area under the curve, or (resamples,) of them: a sum over pairs of items."""
+    member = column.strata == 0  # strata are numbered in the order of their names
+    wins = pairs_won(values[member], values[~member])
+    if counts is None:
+        return float(wins.mean())
+    mine, theirs = counts[:, member], counts[:, ~member]
+    areas: Floats = ((mine @ wins) * theirs).sum(axis=1) / mine.sum(axis=1) / theirs.sum(axis=1)
+    return areas
 
 
 def _one_hot(numbers: NDArray[np.int64]) -> Floats:
@@ -102,6 +117,11 @@ def draw_seeds(seeds: int, resamples: int, generator: Generator) -> Floats:
     """(resamples, seeds) shares of each seed in a mean: k − 1 of k drawn, for the same reason."""
     drawn = max(seeds - 1, 1)
     return generator.multinomial(drawn, np.full(seeds, 1 / seeds), size=resamples) / drawn
+
+
+def seeded(column: Column) -> Generator:
+    """Seeded by the values: the same items give the same interval on every machine."""
+    return np.random.default_rng(zlib.crc32(np.ascontiguousarray(column.values).tobytes()))
 
 
 def smallest_stratum(column: Column) -> int:

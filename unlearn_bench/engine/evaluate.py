@@ -35,10 +35,11 @@ def load_tasks(
     limits: items per task, by the protocol's name or that of its real twin; absent means all.
     part: see `run_metadata`.
     """
-    by_dataset = {
-        protocol.dataset: limits.get(protocol.name, limits.get(protocol.base))
+    own = {
+        protocol.name: limits.get(protocol.name, limits.get(protocol.base))
         for protocol in protocols
     }
+    by_dataset = {protocol.dataset: own[protocol.name] for protocol in protocols} | own
     manager = TaskManager(
         include_path=str(tasks_folder()),
         include_defaults=False,
@@ -66,7 +67,7 @@ def evaluate(
     """
     # Not `simple_evaluate`: it asks the machine for its history, 3 s a time, to print it.
     results = run_lm_eval(
-        lm=EngineLM(engine, seed=seed, progress=progress),
+        lm=EngineLM(engine, seed=seed, progress=progress, moments=_with_moments(tasks)),
         task_dict={"tasks": dict(tasks), "groups": {}, "group_map": {}},
         bootstrap_iters=0,
         log_samples=True,
@@ -80,6 +81,13 @@ def evaluate(
     ]
     engine.verify()
     return samples
+
+
+def _with_moments(tasks: Mapping[str, Any]) -> frozenset[str]:
+    """Tasks whose YAML says `metadata: {moments: true}`."""
+    return frozenset(
+        name for name, task in tasks.items() if (task.config.metadata or {}).get("moments")
+    )
 
 
 def _instances_by_document(task: Any) -> dict[int, list[Any]]:
@@ -107,6 +115,9 @@ def _read_sample(
             (float(response[0]), bool(response[1]))
             for response in responses
             if isinstance(response, Likelihood)
+        ),
+        tokens=tuple(
+            response.tokens() for response in responses if isinstance(response, Likelihood)
         ),
     )
 

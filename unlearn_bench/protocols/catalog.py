@@ -20,7 +20,7 @@ from unlearn_bench.schema import Direction
 
 MINI = "_mini"
 
-Reduce = Literal["mean", "weighted_exp", "bits", "macro_mean", "group_gap"]
+Reduce = Literal["mean", "weighted_exp", "bits", "macro_mean", "group_gap", "auc"]
 Judgement = Literal["max", "mean", "any_above"]
 
 
@@ -56,6 +56,22 @@ class Metric(BaseModel):
         return self
 
 
+class AgainstExact(BaseModel):
+    """One number of the board that takes two models' items: a cell's and the exact model's.
+
+    ks_p: p of the two-sample Kolmogorov–Smirnov test between the items' values of `metric`;
+    relative: (value − exact's) / exact's of `metric`, in percent.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    compare: Literal["ks_p", "relative"]
+    metric: str
+    direction: Direction
+    unit: str
+    description: str = ""
+
+
 class Protocol(BaseModel):
     """One task of the board. `subtasks` are the names lm-eval runs; `dataset` is what they read."""
 
@@ -68,6 +84,7 @@ class Protocol(BaseModel):
     mini: bool = False
     subtasks: tuple[str, ...] = Field(min_length=1)
     metrics: dict[str, Metric]
+    against_exact: dict[str, AgainstExact] = Field(default_factory=dict)
     headline: tuple[str, ...] = ()
     folder: Path
 
@@ -86,7 +103,10 @@ class Protocol(BaseModel):
         for name, metric in self.metrics.items():
             if metric.subtask not in self.subtasks:
                 raise ValueError(f"metric {name} is of subtask {metric.subtask}, not listed")
-        if stray := set(self.headline) - set(self.metrics):
+        for name, other in self.against_exact.items():
+            if other.metric not in self.metrics or name in self.metrics:
+                raise ValueError(f"{name} compares {other.metric}, which is no metric, or is one")
+        if stray := set(self.headline) - set(self.metrics) - set(self.against_exact):
             raise ValueError(f"headline names no metric: {sorted(stray)}")
         return self
 
