@@ -99,8 +99,8 @@ class Sample:
 
     `values` holds the per-item metrics of the task; a pair (a, b) is a sum and its weight, as for
     perplexities. `outputs` are generated texts (empty for likelihood tasks); `likelihoods` the
-    summed log-probability of each option, in nats, and whether it is the greedy continuation;
-    `tokens` the same of every token of each option, in their order.
+    summed log-probability of each option, in nats, and whether it is the greedy continuation (of a
+    whole text, its total and False); `tokens` the same of every token of each option.
     """
 
     task: str

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lm_eval.api.model import LM
 from lm_eval.evaluator import evaluate as run_lm_eval
 from lm_eval.tasks import TaskManager
 
@@ -65,22 +66,28 @@ def evaluate(
 
     Raises WeightSwapError when the weights changed while the tasks ran: nothing is returned then.
     """
+    lm = EngineLM(engine, seed=seed, progress=progress, moments=_with_moments(tasks))
+    samples = ask(lm, tasks)
+    engine.verify()
+    return samples
+
+
+def ask(lm: LM, tasks: Mapping[str, Any]) -> list[Sample]:
+    """Put every task's questions to an lm-eval model; the samples in document order."""
     # Not `simple_evaluate`: it asks the machine for its history, 3 s a time, to print it.
     results = run_lm_eval(
-        lm=EngineLM(engine, seed=seed, progress=progress, moments=_with_moments(tasks)),
+        lm=lm,
         task_dict={"tasks": dict(tasks), "groups": {}, "group_map": {}},
         bootstrap_iters=0,
         log_samples=True,
     )
     assert results is not None  # None only on other ranks, and there are none
-    samples = [
+    return [
         _read_sample(name, logged, instances)
         for name, task in tasks.items()
         for instances in [_instances_by_document(task)]
         for logged in results["samples"][name]
     ]
-    engine.verify()
-    return samples
 
 
 def _with_moments(tasks: Mapping[str, Any]) -> frozenset[str]:
@@ -113,8 +120,10 @@ def _read_sample(
         document=dict(document),
         likelihoods=tuple(
             (float(response[0]), bool(response[1]))
-            for response in responses
             if isinstance(response, Likelihood)
+            else (float(response), False)  # a text's rolling total
+            for response in responses
+            if not isinstance(response, str)
         ),
         tokens=tuple(
             response.tokens() for response in responses if isinstance(response, Likelihood)
