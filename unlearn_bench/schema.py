@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -134,7 +135,10 @@ class ItemScore:
 
 @dataclass(frozen=True)
 class Score:
-    """One aggregated number of the board. `missing` items are counted, never scored zero."""
+    """One aggregated number of the board. `missing` items are counted, never scored zero.
+
+    low, high: its 95 % interval.
+    """
 
     task: str
     metric: str
@@ -144,3 +148,5 @@ class Score:
     missing: int
     direction: Direction
     unit: str
+    low: float = math.nan
+    high: float = math.nan

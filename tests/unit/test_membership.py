@@ -13,7 +13,8 @@ from lm_eval.tasks._yaml_loader import _import_fun_from_str
 
 from tests.unit.test_aggregate import reduced
 from unlearn_bench.compare.columns import align
-from unlearn_bench.compare.paired import compare, interval
+from unlearn_bench.compare.intervals import interval
+from unlearn_bench.compare.paired import compare
 from unlearn_bench.data.files import tasks_folder
 from unlearn_bench.data.fur import load_fur
 from unlearn_bench.engine.likelihood import Likelihood, vocabulary_moments

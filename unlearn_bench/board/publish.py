@@ -11,8 +11,11 @@ from typing import Any
 
 from unlearn_bench.board.files import render_csv, render_json
 from unlearn_bench.board.markdown import render_markdown
-from unlearn_bench.board.table import TUNING, Board, Column, Row, build_board
+from unlearn_bench.board.table import MEAN, TUNING, Board, Column, Row, build_board
 from unlearn_bench.compare.against_exact import score_against_exact
+from unlearn_bench.compare.aggregate import RESAMPLES
+from unlearn_bench.compare.columns import align
+from unlearn_bench.compare.intervals import interval
 from unlearn_bench.protocols.catalog import AgainstExact, Metric
 from unlearn_bench.runs.execute import CellResult
 from unlearn_bench.runs.plan import Plan
@@ -24,6 +27,7 @@ SCORED = ("success", "incomplete")
 
 def publish(plan: Plan, results: Sequence[CellResult]) -> tuple[Board, list[Path]]:
     """Write the three files atomically; return the board and their paths."""
+    items = [_items(result) for result in results]
     rows = [cell_row(plan, result) for result in results]
     board = build_board(
         plan.model.name,
@@ -31,10 +35,11 @@ def publish(plan: Plan, results: Sequence[CellResult]) -> tuple[Board, list[Path
         board_columns(plan),
         [
             replace(row, scores={**row.scores, **scores})
-            for row, scores in zip(rows, against_exact(plan, results), strict=True)
+            for row, scores in zip(rows, against_exact(plan, results, items), strict=True)
         ],
         board_protocol(plan),
     )
+    board = with_seed_intervals(board, plan, results, items)
     renderings = {"csv": render_csv, "json": render_json, "md": render_markdown}
     paths = []
     for suffix, render in renderings.items():
@@ -56,11 +61,12 @@ def board_columns(plan: Plan) -> list[Column]:
     return columns
 
 
-def against_exact(plan: Plan, results: Sequence[CellResult]) -> list[dict[str, Score]]:
+def against_exact(
+    plan: Plan, results: Sequence[CellResult], items: Sequence[Sequence[ItemScore]]
+) -> list[dict[str, Score]]:
     """Every cell's scores that take the exact model's items as well: of the same seed, else of the
-    first one. Empty for a cell without scores.
+    first one. Empty for a cell without scores. items: each cell's.
     """
-    items = [_items(result) for result in results]
     exact = {
         result.cell.seed: rows
         for result, rows in zip(results, items, strict=True)
@@ -76,6 +82,49 @@ def against_exact(plan: Plan, results: Sequence[CellResult]) -> list[dict[str, S
         else {}
         for cell, rows in zip((result.cell for result in results), items, strict=True)
     ]
+
+
+def with_seed_intervals(
+    board: Board,
+    plan: Plan,
+    results: Sequence[CellResult],
+    items: Sequence[Sequence[ItemScore]],
+) -> Board:
+    """The board with intervals in its rows of means: items and seeds drawn again together."""
+    seeds: dict[str, list[Sequence[ItemScore]]] = {}
+    for result, rows in zip(results, items, strict=True):
+        if rows:
+            seeds.setdefault(result.cell.method, []).append(rows)
+    return replace(
+        board,
+        rows=tuple(
+            replace(row, scores={**row.scores, **_seed_intervals(row, plan, seeds[row.method])})
+            if row.seed == MEAN and row.scores
+            else row
+            for row in board.rows
+        ),
+    )
+
+
+def _seed_intervals(row: Row, plan: Plan, seeds: Sequence[Sequence[ItemScore]]) -> dict[str, Score]:
+    by_metric = [_by_metric(rows) for rows in seeds]
+    found = {}
+    for task, protocol in plan.protocols.items():
+        for name, metric in protocol.metrics.items():
+            models = [rows.get((task, name), []) for rows in by_metric]
+            score = row.scores.get(f"{task}.{name}")
+            if score is not None and all(models):
+                column = align(metric.reduce, models, [f"seed {n}" for n in range(len(models))])
+                ends = interval(column, RESAMPLES)
+                found[f"{task}.{name}"] = replace(score, low=ends.low, high=ends.high)
+    return found
+
+
+def _by_metric(rows: Sequence[ItemScore]) -> dict[tuple[str, str], list[ItemScore]]:
+    found: dict[tuple[str, str], list[ItemScore]] = {}
+    for row in rows:
+        found.setdefault((row.task, row.metric), []).append(row)
+    return found
 
 
 def _items(result: CellResult) -> list[ItemScore]:

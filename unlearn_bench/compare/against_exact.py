@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from unlearn_bench.compare.columns import Column, align
-from unlearn_bench.compare.paired import RESAMPLES
-from unlearn_bench.compare.resample import draw_items, reduce_models, seeded, smallest_stratum
+from unlearn_bench.compare.intervals import RESAMPLES
+from unlearn_bench.compare.reductions import reduce_models
+from unlearn_bench.compare.resample import draw_items, seeded, smallest_stratum
 from unlearn_bench.schema import ItemScore, Score
 
 if TYPE_CHECKING:

@@ -287,8 +287,9 @@ def read_items(path: Path) -> list[ItemScore]:
 def read_scores(path: Path) -> list[Score]:
     """The aggregated scores of one cell, non-finite values restored from their words."""
     rows = json.loads(path.read_bytes())
+    figures = ("value", "stderr", "low", "high")
     return [
-        Score(**{**row, "value": float(row["value"]), "stderr": float(row["stderr"])})
+        Score(**{**row, **{name: float(row[name]) for name in figures if name in row}})
         for row in rows
     ]
 

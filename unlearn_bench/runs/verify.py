@@ -255,12 +255,15 @@ def _compare_scores(stored: Sequence[Score], anew: Sequence[Score], finding: Fin
     wrong = []
     for score in anew:
         found = kept.get((score.task, score.metric))
-        figures = (score.value, score.stderr, score.n, score.missing)
-        there = (found.value, found.stderr, found.n, found.missing) if found else None
-        if there is None or not _same(there, figures):
+        figures, there = _figures(score), _figures(found) if found else ()
+        if not _same(there, figures):
             wrong.append(f"{score.task}.{score.metric}: stored {there}, is {figures}")
     if wrong:
         finding.wrong.append(f"scores.json: {_some(wrong)}")
+
+
+def _figures(score: Score) -> tuple[float, ...]:
+    return (score.value, score.stderr, score.low, score.high, score.n, score.missing)
 
 
 def _same(one: Any, other: Any) -> bool:
