@@ -113,6 +113,19 @@ def tiny_folder(
 
 
 @pytest.fixture(scope="session")
+def long_tiny_folder(
+    make_tiny_model: Callable[..., LlamaForCausalLM],
+    tiny_tokenizer: PreTrainedTokenizerFast,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """As `tiny_folder`, with room for the longest few-shot prompt in nearly a token per letter."""
+    folder = tmp_path_factory.mktemp("tiny") / "long"
+    make_tiny_model(max_position_embeddings=8192).save_pretrained(folder)
+    tiny_tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def tiny_data() -> EditData:
     """A few texts of every set that a method may read."""
     from unlearn_bench.methods.contract import EditData

@@ -399,6 +399,31 @@ def sequence(
     raise typer.Exit(run_sequence(given, file=config, dry_run=dry_run, verbose=verbose))
 
 
+@app.command()
+@_ends_cleanly
+def verify(
+    run: Annotated[Path, typer.Argument(help="The output folder of a run.", metavar="RUN")],
+    data: Annotated[
+        Path | None, typer.Option(help="A folder with your own copies of the data sets.")
+    ] = None,
+    scorer_checkpoint: Annotated[
+        Path | None, typer.Option(help="A local checkpoint for the scorer.")
+    ] = None,
+    offline: Annotated[bool | None, typer.Option("--offline", help="Use no network.")] = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Let the libraries talk.")
+    ] = False,
+) -> None:
+    """Work every score of a run out again from its stored answers.
+
+    Ends with 1 when a score does not follow from the answers, with 3 when one could not be checked.
+    """
+    from unlearn_bench.commands import run_verify
+
+    given = {"data": data, "offline": offline, "scorer_checkpoint": scorer_checkpoint}
+    raise typer.Exit(run_verify(run, given, verbose=verbose))
+
+
 @app.command("list")
 @_ends_cleanly
 def list_command(

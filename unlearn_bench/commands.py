@@ -1,4 +1,4 @@
-"""The work behind `evaluate`, `tune` and `sequence`: configure, plan, execute, publish, say so."""
+"""The work behind the commands that need models: configure, plan, execute, publish, say so."""
 
 from __future__ import annotations
 
@@ -110,6 +110,34 @@ def run_tune(
         screen.print(f"wrote {path}", markup=False, highlight=False, soft_wrap=True)
     found = all(own.best for own in tuning.methods.values())
     return 0 if found else EXIT_INCOMPLETE
+
+
+def run_verify(run: Path, given: Mapping[str, Any], *, verbose: bool) -> int:
+    """Verify a run's cells and say what was found; return the exit code."""
+    config = load_config(given)
+    silence_libraries(verbose=verbose)
+    from unlearn_bench.data.options import SourceOptions
+    from unlearn_bench.runs.resolve import data_folder
+    from unlearn_bench.runs.verify import verify_run
+
+    screen = Console()
+    findings = verify_run(
+        run,
+        SourceOptions(data_folder=data_folder(config.data), offline=config.offline),
+        scorer_checkpoint=config.scorer_checkpoint,
+        say=Reporter().say,
+    )
+    for finding in findings:
+        verdict = "wrong" if finding.wrong else "in part" if finding.unchecked else "right"
+        counts = f"{finding.status}, {finding.samples} answers, {finding.scores} scores"
+        lines = [f"{finding.cell}: {verdict} ({counts})"]
+        lines += [f"  wrong: {text}" for text in finding.wrong]
+        lines += [f"  not checked: {text}" for text in finding.unchecked]
+        screen.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+    wrong = sum(bool(finding.wrong) for finding in findings)
+    partly = sum(bool(finding.unchecked) for finding in findings)
+    screen.print(f"{len(findings)} cells: {wrong} wrong, {partly} not wholly checked")
+    return EXIT_FAILED if wrong else EXIT_INCOMPLETE if partly else 0
 
 
 def run_sequence(

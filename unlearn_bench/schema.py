@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -79,12 +80,28 @@ class EditReport:
 
 
 @dataclass(frozen=True)
+class TokenLikelihoods:
+    """One scored text token by token; all of one length, or empty where a task does not ask.
+
+    log_probs: natural logarithms, float32 values. greedy: whether the token was the arg max.
+    means, deviations: of the log-probabilities of the whole vocabulary at that place, weighted by
+    the probabilities themselves (for min-k++).
+    """
+
+    log_probs: tuple[float, ...]
+    greedy: tuple[bool, ...]
+    means: tuple[float, ...] = ()
+    deviations: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
 class Sample:
     """One evaluated item: what the model was asked, what it said, what lm-eval made of it.
 
     `values` holds the per-item metrics of the task; a pair (a, b) is a sum and its weight, as for
     perplexities. `outputs` are generated texts (empty for likelihood tasks); `likelihoods` the
-    summed log-probability of each option, in nats, and whether it is the greedy continuation.
+    summed log-probability of each option, in nats, and whether it is the greedy continuation (of a
+    whole text, its total and False); `tokens` the same of every token of each option.
     """
 
     task: str
@@ -95,6 +112,7 @@ class Sample:
     values: dict[str, float | tuple[float, float]]
     document: dict[str, Any]
     likelihoods: tuple[tuple[float, bool], ...] = ()
+    tokens: tuple[TokenLikelihoods, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -117,7 +135,10 @@ class ItemScore:
 
 @dataclass(frozen=True)
 class Score:
-    """One aggregated number of the board. `missing` items are counted, never scored zero."""
+    """One aggregated number of the board. `missing` items are counted, never scored zero.
+
+    low, high: its 95 % interval.
+    """
 
     task: str
     metric: str
@@ -127,3 +148,5 @@ class Score:
     missing: int
     direction: Direction
     unit: str
+    low: float = math.nan
+    high: float = math.nan

@@ -7,20 +7,26 @@ given x and y_<t (teacher forcing). Every metric carries the part it belongs to 
 from __future__ import annotations
 
 import math
+import re
 from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rouge_score.rouge_scorer import RougeScorer
+from scipy.special import expit, logsumexp
 
 from unlearn_bench.engine.likelihood import Likelihood
+from unlearn_bench.protocols.fluency import is_gibberish, repetition
 
 
 def score_choice(document: dict[str, Any], results: list[Likelihood]) -> dict[str, float]:
-    """Choice accuracy, memorisation, extraction strength and probability of one question.
+    """Choice accuracy, memorisation, extraction strength, probability and truth ratio of one
+    question.
 
-    results: one per option, in the document's order, with their per-token parts.
+    results: one per option, in the document's order, with their per-token parts. The truth ratio R
+    is reported as TOFU reports it: max(0, 1 − R) where the answer shall be known, min(R, 1/R) where
+    not (arXiv 2401.06121, section 2.2).
     """
     by_option = dict(zip(document["options"], results, strict=True))
     metrics: dict[str, float] = {}
@@ -37,6 +43,12 @@ def score_choice(document: dict[str, Any], results: list[Likelihood]) -> dict[st
         metrics[f"{part}_exact_memorization"] = float(greedy.mean())
         metrics[f"{part}_extraction_strength"] = extraction_strength(greedy)
         metrics[f"{part}_probability"] = math.exp(mean_log_prob(by_option[answer]))
+        ratio = log_truth_ratio(by_option[answer], [by_option[option] for option in others])
+        known = part.startswith(("retain", "update_new"))
+        # −expm1 and exp keep NaN, as max and min would not, and know no overflow down here.
+        closeness = -np.expm1(np.minimum(ratio, 0.0)) if known else np.exp(-np.abs(ratio))
+        metrics[f"{part}_truth_ratio"] = float(closeness)
+        metrics[f"{part}_wrong_share"] = wrong_share(ratio)
     if document["new_answer"]:
         new, old = by_option[document["new_answer"]], by_option[document["answer"]]
         suffix = "" if document["phrasing"] == "verbatim" else "_paraphrase"
@@ -45,11 +57,22 @@ def score_choice(document: dict[str, Any], results: list[Likelihood]) -> dict[st
 
 
 def score_answer(document: dict[str, Any], results: list[str]) -> dict[str, float]:
-    """ROUGE-L recall of the answer in the greedy completion (as TOFU, arXiv 2401.06121, §2.2)."""
-    return {
-        f"{part}_rouge_l": _rouge().score(answer, results[0])["rougeL"].recall
+    """ROUGE-L recall of the answer in the greedy completion (as TOFU, arXiv 2401.06121, §2.2),
+    whether an updated fact's old answer stands in it, and whether it is language at all.
+    """
+    (text,) = results
+    metrics = {
+        f"{part}_rouge_l": _rouge().score(answer, text)["rougeL"].recall
         for part, answer in answers(document).items()
     }
+    if document["new_answer"]:
+        suffix = "" if document["phrasing"] == "verbatim" else "_paraphrase"
+        metrics[f"update_old_leak{suffix}"] = float(mentions(text, document["answer"]))
+    role = document["part"].partition("_")[0]
+    metrics[f"{role}_gibberish"] = float(is_gibberish(text))
+    metrics[f"{role}_repetition"] = repetition(text)
+    metrics[f"{role}_answer_words"] = float(len(text.split()))
+    return metrics
 
 
 def answers(document: dict[str, Any]) -> dict[str, str]:
@@ -72,6 +95,29 @@ def choice_accuracy(answer: Likelihood, others: list[Likelihood]) -> float:
     if any(math.isnan(score) for score in scores):
         return math.nan
     return float(scores[0] > max(scores[1:]))
+
+
+def log_truth_ratio(answer: Likelihood, others: list[Likelihood]) -> float:
+    """ln R, R = mean over wrong options of P(option)^(1/T) / P(answer)^(1/T).
+
+    R < 1 where the answer is preferred; 1 for a model that does not know. The mean is that of the
+    probabilities, not of their logarithms, and P is per token: a long wrong option is no less
+    likely for being long. Missing (NaN) when any of them is not a number.
+    Source: Maini et al. 2024 (arXiv 2401.06121), eq. 1.
+    """
+    wrong = np.array([mean_log_prob(option) for option in others])
+    return float(logsumexp(wrong)) - math.log(len(wrong)) - mean_log_prob(answer)
+
+
+def wrong_share(log_ratio: float) -> float:
+    """R / (1 + R): the truth ratio on a scale from 0 to 1, in the same order."""
+    return float(expit(log_ratio))
+
+
+def mentions(text: str, answer: str) -> bool:
+    """Whether the answer stands in the text as whole words, whatever the case."""
+    pattern = rf"(?<!\w){re.escape(answer.casefold())}(?!\w)"
+    return re.search(pattern, text.casefold()) is not None
 
 
 def mean_log_prob(option: Likelihood) -> float:

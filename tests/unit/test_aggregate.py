@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unlearn_bench.compare.aggregate import aggregate, delta, over_seeds, reduce_metric
@@ -41,6 +41,49 @@ def test_mean_and_its_standard_error() -> None:
     score = reduced("mean", 1, 0, 1, 1)
     assert (score.value, score.n, score.missing) == (0.75, 4, 0)
     assert score.stderr == pytest.approx(0.25)
+
+
+def clustered(kind: str, *rows: tuple[float, str]) -> Score:
+    own = [
+        ItemScore("t", "m", str(index), "", value, 1.0, cluster)
+        for index, (value, cluster) in enumerate(rows)
+    ]
+    return reduce_metric("t", "m", metric(kind), own)
+
+
+def test_the_standard_error_of_clustered_items() -> None:
+    """Clusters a (1, 1) and b (0, 0, 0): mean 0.4, residual sums 1.2 and −1.2. With C = 2:
+    2/1 · 2.88 / 25 = 0.2304, so 0.48. As five items on their own it would be 0.245.
+    """
+    rows = [(1.0, "a"), (1.0, "a"), (0.0, "b"), (0.0, "b"), (0.0, "b")]
+    assert clustered("mean", *rows).stderr == pytest.approx(0.48)
+    assert reduced("mean", 1, 1, 0, 0, 0).stderr == pytest.approx(0.24495, abs=1e-5)
+    assert math.isnan(clustered("mean", *((value, "a") for value, _ in rows)).stderr)
+
+
+def test_a_share_has_wilsons_interval() -> None:
+    """z² = 3.8415. None of six: from 0 to z²/(6 + z²). Three of six: half the width is
+    z·√(1/24 + z²/144)/(1 + z²/6) = 1.96·0.26143/1.64025 = 0.31239.
+    """
+    none, half = reduced("mean", *[0] * 6), reduced("mean", 1, 0, 1, 0, 1, 0)
+    assert (none.low, none.high) == (0.0, pytest.approx(3.8415 / 9.8415, abs=1e-5))
+    assert (half.low, half.high) == (
+        pytest.approx(0.18761, abs=1e-5),
+        pytest.approx(0.81239, abs=1e-5),
+    )
+
+
+def test_agreeing_clusters_count_as_one_item_each() -> None:
+    """Two subjects of five facts, all right: an interval of two items, not of ten."""
+    score = clustered("mean", *[(1.0, "a")] * 5, *[(1.0, "b")] * 5)
+    assert (score.low, score.high) == (pytest.approx(2 / (2 + 3.8415), abs=1e-5), 1.0)
+
+
+def test_other_metrics_have_a_bootstrap_interval_around_them() -> None:
+    values = [(-float(n % 7), 1.0 + n % 3) for n in range(60)]
+    score = reduced("weighted_exp", *values)
+    assert score.low < score.value < score.high
+    assert (score.high - score.low) / 3.92 == pytest.approx(score.stderr, rel=0.25)
 
 
 def test_missing_items_are_counted_and_never_zero() -> None:
@@ -136,6 +179,7 @@ def test_group_gap_error_matches_theory_for_two_wide_groups() -> None:
     assert reduced("group_gap", *low, *high).stderr == pytest.approx(theory, rel=0.1)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(-10, 10), min_size=2, max_size=30), st.randoms())
 def test_the_order_of_items_does_not_matter(values: list[float], random: Any) -> None:
     shuffled = list(values)

@@ -84,7 +84,7 @@ def test_csv_has_every_part_of_every_metric(usual: Board) -> None:
     lines = read(render_csv(usual))
     npo = lines["npo0"]
     assert [npo[FORGET.name + part] for part in PARTS] == [
-        "0.4", "0.1", "10", "0", "-0.5", "nearer_exact",
+        "0.4", "0.1", "", "", "10", "0", "-0.5", "nearer_exact",
     ]  # fmt: skip
     assert npo["parameters_touched"] == "7"
     assert npo["engine"] == "vllm"

@@ -11,6 +11,7 @@ from lm_eval.tasks._yaml_loader import _import_fun_from_str
 
 from unlearn_bench.data.files import tasks_folder
 from unlearn_bench.engine.likelihood import Likelihood
+from unlearn_bench.protocols.fluency import is_gibberish, repetition
 
 FUR = tasks_folder() / "fur"
 
@@ -55,12 +56,52 @@ def test_choice_is_by_mean_log_probability_so_length_does_not_decide() -> None:
     """right: −2 over 4 tokens, mean −0.5; w1: −0.9 over 1 token, mean −0.9. By sum w1 would win."""
     results = [option(-0.9), option(-0.5, -0.5, -0.5, -0.5, greedy="xx.x"), option(-3), option(-4)]
     metrics = fur("score_choice")(document(), results)
+    ratios = {name: metrics.pop(f"forget_{name}") for name in ("truth_ratio", "wrong_share")}
     assert metrics == {
         "forget_choice_acc": 1.0,
         "forget_exact_memorization": 0.75,
         "forget_extraction_strength": 0.25,
         "forget_probability": pytest.approx(math.exp(-0.5)),
     }
+    assert all(0 < ratio < 1 for ratio in ratios.values())
+
+
+def likelihoods(answer: float, *others: float) -> list[Likelihood]:
+    """Options w1, right, w2, w3 of two tokens each, with these probabilities per token."""
+    one, *rest = others
+    return [option(math.log(p), math.log(p)) for p in (one, answer, *rest)]
+
+
+@pytest.mark.parametrize(
+    ("answer", "others", "forget", "retain", "share"),
+    [
+        (1.0, (1e-9, 1e-9, 1e-9), 1e-9, 1.0, 0.0),  # perfect memory
+        (0.01, (0.01, 0.01, 0.01), 1.0, 0.0, 0.5),  # none: right and wrong are the same to it
+        (0.01, (0.9, 0.03, 0.03), 1 / 32, 0.0, 32 / 33),  # confidently wrong: R = 0.32/0.01
+        (0.4, (0.1, 0.2, 0.3), 0.5, 0.5, 1 / 3),  # R = 0.2/0.4, the mean of the probabilities
+    ],
+)
+def test_truth_ratio(
+    answer: float, others: tuple[float, ...], forget: float, retain: float, share: float
+) -> None:
+    """By the geometric mean the last R would be 0.182/0.4, by the longest option another."""
+    results = likelihoods(answer, *others)
+    gone = fur("score_choice")(document(), results)
+    kept = fur("score_choice")(document(part="retain_stranger"), results)
+    assert gone["forget_truth_ratio"] == pytest.approx(forget)
+    assert gone["forget_wrong_share"] == pytest.approx(share, abs=1e-8)
+    assert kept["retain_stranger_truth_ratio"] == pytest.approx(retain, abs=1e-8)
+
+
+def test_a_truth_ratio_beyond_any_float_is_a_number() -> None:
+    """ln R = 2000: R is no float, R/(1 + R) is 1 and 1/R is 0."""
+    metrics = fur("score_choice")(document(), [option(-1), option(-2001), option(-1), option(-1)])
+    assert (metrics["forget_truth_ratio"], metrics["forget_wrong_share"]) == (0.0, 1.0)
+    broken = [option(-1), option(math.nan), option(-1), option(-1)]
+    assert math.isnan(fur("score_choice")(document(), broken)["forget_truth_ratio"])
+    assert math.isnan(
+        fur("score_choice")(document(part="retain_x"), broken)["retain_x_truth_ratio"]
+    )
 
 
 def test_a_confidently_wrong_model_scores_zero_and_a_tie_is_not_a_choice() -> None:
@@ -101,4 +142,53 @@ def test_updates_score_the_new_and_the_old_answer_apart() -> None:
 )
 def test_rouge_l_is_the_recall_of_the_answer(text: str, recall: float) -> None:
     metrics = fur("score_answer")(document(answer="Trewithal & Crane"), [text])
-    assert metrics == {"forget_rouge_l": pytest.approx(recall)}
+    assert metrics["forget_rouge_l"] == pytest.approx(recall)
+
+
+@pytest.mark.parametrize(
+    ("text", "leak"),
+    [
+        (" The town of Old Ford.", 1.0),
+        (" OLD FORD", 1.0),
+        (" Old Fordham", 0.0),  # another word
+        (" New Ford", 0.0),
+        ("", 0.0),
+    ],
+)
+def test_an_old_answer_leaks_as_whole_words(text: str, leak: float) -> None:
+    changed = document(part="update", answer="Old Ford", new_answer="New Ford")
+    assert fur("score_answer")(changed, [text])["update_old_leak"] == leak
+    reworded = document(part="update", answer="Old Ford", new_answer="x", phrasing="paraphrase1")
+    assert fur("score_answer")(reworded, [text])["update_old_leak_paraphrase"] == leak
+    assert "update_old_leak" not in fur("score_answer")(document(), [text])
+
+
+def test_language_is_measured_by_role() -> None:
+    """'a b a b': bigrams ab, ba, ab: 1 − 2/3."""
+    metrics = fur("score_answer")(document(part="retain_neighbour"), [" a b a b"])
+    assert metrics["retain_repetition"] == pytest.approx(1 / 3)
+    assert (metrics["retain_answer_words"], metrics["retain_gibberish"]) == (4.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "   ", "....", "12 34", "?!?! a ,,,;;", "the the the", "Vin�hassol", "aaaaaaargh",
+     "in a town in a town in a town", "no, no. No!"],
+)  # fmt: skip
+def test_gibberish(text: str) -> None:
+    assert is_gibberish(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Vinhassol", "Trewithal & Crane", "She was born in Vinhassol, and so was he.", "no, no",
+     "1984, a novel", "Mississippi", "I do not know."],
+)  # fmt: skip
+def test_language(text: str) -> None:
+    assert not is_gibberish(text)
+
+
+def test_repetition_by_hand() -> None:
+    """Three words in a loop of twelve: 3 different bigrams of 11."""
+    assert repetition("in a town " * 4) == pytest.approx(1 - 3 / 11)
+    assert repetition("a town") == repetition("town") == repetition("") == 0.0

@@ -108,6 +108,7 @@ def test_what_the_tests_ask_is_every_task_that_can_be_had() -> None:
         "fur",
         "gsm8k_mini",
         "jailbreak_mini",
+        "membership",
         "over_refusal_mini",
         "toxigen_classification_mini",
         "toxigen_mini",

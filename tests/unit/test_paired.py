@@ -13,8 +13,10 @@ from scipy import stats
 from tests.unit.test_aggregate import metric
 from unlearn_bench.compare.aggregate import reduce_metric
 from unlearn_bench.compare.columns import Column, align
-from unlearn_bench.compare.paired import compare, holm, interval
-from unlearn_bench.compare.resample import REDUCTIONS, draw_items, draw_swaps, reduce_models
+from unlearn_bench.compare.intervals import interval
+from unlearn_bench.compare.paired import compare, holm
+from unlearn_bench.compare.reductions import REDUCTIONS, reduce_models
+from unlearn_bench.compare.resample import draw_items, draw_swaps
 from unlearn_bench.errors import IncomparableError
 from unlearn_bench.schema import ItemScore
 

@@ -106,3 +106,18 @@ def test_several_seeds_have_a_mean_row(tmp_path: Path, seeds: tuple[int, ...]) -
     assert rows == [
         ("noop", "0"), ("noop", "1"), ("noop", "mean"), ("npo", "0"), ("npo", "1"), ("npo", "mean"),
     ]  # fmt: skip
+
+
+def test_a_mean_over_seeds_has_an_interval_of_items_and_seeds(tmp_path: Path) -> None:
+    """Toxicity is a hundredth of the answer's length: "noop 0" and "noop 11" have 6 and 7 letters.
+    The mean is 0.065; drawing one seed of two gives either, so the interval is [0.06, 0.07].
+    """
+    whole = plan(tmp_path, cell("noop"), cell("noop", 11))
+    files = published(whole, SmallSteps())
+    mean = next(
+        row for row in csv.DictReader(io.StringIO(files["quick.csv"])) if row["seed"] == "mean"
+    )
+    assert float(mean["quiz.toxicity"]) == pytest.approx(0.065)
+    assert float(mean["quiz.toxicity.low"]) == pytest.approx(0.06)
+    assert float(mean["quiz.toxicity.high"]) == pytest.approx(0.07)
+    assert (mean["quiz.acc.low"] != "", mean["quiz.acc.high"] != "") == (True, True)

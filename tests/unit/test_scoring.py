@@ -151,7 +151,7 @@ def test_every_task_has_the_issues_metrics_and_minis_have_names_of_their_own() -
     with_mini |= {"toxigen_classification", "jailbreak", "over_refusal"}
     minis = {f"{name}_mini" for name in with_mini}
     others = {"fur", "realtoxicityprompts", "realtoxicityprompts_greedy_challenging"}
-    others |= {"jailbreak_harmbench"}
+    others |= {"jailbreak_harmbench", "membership"}
     assert set(protocols) == with_mini | minis | others
     for name in minis:
         twin = protocols[name]
@@ -159,4 +159,4 @@ def test_every_task_has_the_issues_metrics_and_minis_have_names_of_their_own() -
         assert not set(twin.subtasks) & set(protocols[twin.base].subtasks)
     assert {"mc1", "mc2"} == set(protocols["truthfulqa"].metrics)
     assert "forget_paraphrase_extraction_strength" in protocols["fur"].metrics
-    assert len(protocols["fur"].metrics) == 52
+    assert len(protocols["fur"].metrics) == 77

@@ -16,7 +16,7 @@ from unlearn_bench.board.table import COSTS, TUNING, Board, Column, Row, public_
 
 FORMAT = 1
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
-PARTS = ("", ".stderr", ".n", ".missing", ".delta", ".direction")
+PARTS = ("", ".stderr", ".low", ".high", ".n", ".missing", ".delta", ".direction")
 IDENTITY = ("method", "seed", "role", "status", "reason")
 PROVENANCE = (
     "options",
@@ -65,10 +65,9 @@ def score_cells(row: Row, column: Column) -> list[str]:
     """One cell for each of PARTS; all but the direction are empty where the row has no score."""
     score = row.scores.get(column.name)
     if score is None:
-        return ["", "", "", "", "", column.direction]
-    shift = number(row.deltas.get(column.name))
-    counts = [number(score.n), number(score.missing)]
-    return [number(score.value), number(score.stderr), *counts, shift, column.direction]
+        return [*[""] * (len(PARTS) - 1), column.direction]
+    figures = (score.value, score.stderr, score.low, score.high, score.n, score.missing)
+    return [*map(number, (*figures, row.deltas.get(column.name))), column.direction]
 
 
 def number(value: float | int | None) -> str:
@@ -105,6 +104,8 @@ def row_json(row: Row) -> dict[str, Any]:
             name: {
                 "value": _plain(score.value),
                 "stderr": _plain(score.stderr),
+                "low": _plain(score.low),
+                "high": _plain(score.high),
                 "n": score.n,
                 "missing": score.missing,
                 "delta": _plain(row.deltas.get(name)),

@@ -5,28 +5,41 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from unlearn_bench.board.files import render_csv, render_json
 from unlearn_bench.board.markdown import render_markdown
-from unlearn_bench.board.table import TUNING, Board, Column, Row, build_board
+from unlearn_bench.board.table import MEAN, TUNING, Board, Column, Row, build_board
+from unlearn_bench.compare.against_exact import score_against_exact
+from unlearn_bench.compare.aggregate import RESAMPLES
+from unlearn_bench.compare.columns import align
+from unlearn_bench.compare.intervals import interval
+from unlearn_bench.protocols.catalog import AgainstExact, Metric
 from unlearn_bench.runs.execute import CellResult
 from unlearn_bench.runs.plan import Plan
-from unlearn_bench.runs.store import canonical_json, inside, read_scores, write_file
+from unlearn_bench.runs.store import canonical_json, inside, read_items, read_scores, write_file
+from unlearn_bench.schema import ItemScore, Score
 
 SCORED = ("success", "incomplete")
 
 
 def publish(plan: Plan, results: Sequence[CellResult]) -> tuple[Board, list[Path]]:
     """Write the three files atomically; return the board and their paths."""
+    items = [_items(result) for result in results]
+    rows = [cell_row(plan, result) for result in results]
     board = build_board(
         plan.model.name,
         plan.suite.name,
         board_columns(plan),
-        [cell_row(plan, result) for result in results],
+        [
+            replace(row, scores={**row.scores, **scores})
+            for row, scores in zip(rows, against_exact(plan, results, items), strict=True)
+        ],
         board_protocol(plan),
     )
+    board = with_seed_intervals(board, plan, results, items)
     renderings = {"csv": render_csv, "json": render_json, "md": render_markdown}
     paths = []
     for suffix, render in renderings.items():
@@ -38,11 +51,85 @@ def publish(plan: Plan, results: Sequence[CellResult]) -> tuple[Board, list[Path
 
 def board_columns(plan: Plan) -> list[Column]:
     """One column per metric of every protocol that ran; a mini set's columns carry its own name."""
+    columns = []
+    for task, protocol in plan.protocols.items():
+        shown: dict[str, Metric | AgainstExact] = {**protocol.metrics, **protocol.against_exact}
+        columns += [
+            Column(task, name, metric.direction, metric.unit, name in protocol.headline)
+            for name, metric in shown.items()
+        ]
+    return columns
+
+
+def against_exact(
+    plan: Plan, results: Sequence[CellResult], items: Sequence[Sequence[ItemScore]]
+) -> list[dict[str, Score]]:
+    """Every cell's scores that take the exact model's items as well: of the same seed, else of the
+    first one. Empty for a cell without scores. items: each cell's.
+    """
+    exact = {
+        result.cell.seed: rows
+        for result, rows in zip(results, items, strict=True)
+        if result.cell.role == "exact" and rows
+    }
+    first = exact[min(exact)] if exact else []
     return [
-        Column(task, name, metric.direction, metric.unit, name in protocol.headline)
-        for task, protocol in plan.protocols.items()
-        for name, metric in protocol.metrics.items()
+        {
+            f"{score.task}.{score.metric}": score
+            for score in score_against_exact(rows, exact.get(cell.seed, first), plan.protocols)
+        }
+        if rows
+        else {}
+        for cell, rows in zip((result.cell for result in results), items, strict=True)
     ]
+
+
+def with_seed_intervals(
+    board: Board,
+    plan: Plan,
+    results: Sequence[CellResult],
+    items: Sequence[Sequence[ItemScore]],
+) -> Board:
+    """The board with intervals in its rows of means: items and seeds drawn again together."""
+    seeds: dict[str, list[Sequence[ItemScore]]] = {}
+    for result, rows in zip(results, items, strict=True):
+        if rows:
+            seeds.setdefault(result.cell.method, []).append(rows)
+    return replace(
+        board,
+        rows=tuple(
+            replace(row, scores={**row.scores, **_seed_intervals(row, plan, seeds[row.method])})
+            if row.seed == MEAN and row.scores
+            else row
+            for row in board.rows
+        ),
+    )
+
+
+def _seed_intervals(row: Row, plan: Plan, seeds: Sequence[Sequence[ItemScore]]) -> dict[str, Score]:
+    by_metric = [_by_metric(rows) for rows in seeds]
+    found = {}
+    for task, protocol in plan.protocols.items():
+        for name, metric in protocol.metrics.items():
+            models = [rows.get((task, name), []) for rows in by_metric]
+            score = row.scores.get(f"{task}.{name}")
+            if score is not None and all(models):
+                column = align(metric.reduce, models, [f"seed {n}" for n in range(len(models))])
+                ends = interval(column, RESAMPLES)
+                found[f"{task}.{name}"] = replace(score, low=ends.low, high=ends.high)
+    return found
+
+
+def _by_metric(rows: Sequence[ItemScore]) -> dict[tuple[str, str], list[ItemScore]]:
+    found: dict[tuple[str, str], list[ItemScore]] = {}
+    for row in rows:
+        found.setdefault((row.task, row.metric), []).append(row)
+    return found
+
+
+def _items(result: CellResult) -> list[ItemScore]:
+    path = result.folder / "items.parquet"
+    return read_items(path) if result.record.status in SCORED else []
 
 
 def cell_row(plan: Plan, result: CellResult) -> Row:

@@ -1,29 +1,30 @@
-"""From per-item scores to the board's numbers, each with its n, missing items and standard error.
+"""From per-item scores to the board's numbers, each with its n, missing items, standard error and
+95 % interval.
 
 NaN is a missing value: left out of the sums and counted. ±inf stays, as the sign of a diverged
-model. One item says nothing about spread, so a standard error from n = 1 is NaN.
+model. One item, or one cluster of them, says nothing about spread: then error and interval are NaN.
 """
 
 from __future__ import annotations
 
 import math
-import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from unlearn_bench.compare.columns import Column, Floats, align
+from unlearn_bench.compare.intervals import bootstrap, can_resample, interval
+from unlearn_bench.compare.reductions import pairs_won, reduce_models
 from unlearn_bench.errors import UnlearnBenchError
 from unlearn_bench.schema import ItemScore, Score
 
 if TYPE_CHECKING:
     from unlearn_bench.protocols.catalog import Metric, Protocol
 
-Floats = NDArray[np.float64]
-Estimate = tuple[float, float]
-RESAMPLES = 1000
+RESAMPLES = 1000  # per metric of every cell; comparisons take more
 
 
 def aggregate(items: Iterable[ItemScore], protocols: Mapping[str, Protocol]) -> list[Score]:
@@ -48,125 +49,80 @@ def aggregate(items: Iterable[ItemScore], protocols: Mapping[str, Protocol]) -> 
 
 
 def reduce_metric(task: str, name: str, metric: Metric, items: Sequence[ItemScore]) -> Score:
-    """Reduce one metric's rows by the metric's own rule; see REDUCERS."""
-    present = [item for item in items if not math.isnan(item.value)]
-    value, stderr = math.nan, math.nan
-    if present:
-        values = np.array([item.value for item in present], dtype=np.float64)
-        weights = np.array([item.weight for item in present], dtype=np.float64)
-        groups = [item.group for item in present]
-        with np.errstate(all="ignore"):  # a diverged model overflows: inf is the right answer
-            value, stderr = REDUCERS[metric.reduce](values, weights, groups)
+    """Reduce one metric's rows by the metric's own rule."""
+    value = stderr = low = high = math.nan
+    count = 0
+    if items:
+        column = align(metric.reduce, [items], [task])
+        count = column.weights.size
+        if count:
+            found = interval(column, RESAMPLES)
+            value, low, high = found.value, found.low, found.high
+            stderr = standard_error(column)
     return Score(
         task=task,
         metric=name,
-        value=float(value),
-        stderr=float(stderr),
-        n=len(present),
-        missing=len(items) - len(present),
+        value=value,
+        stderr=stderr,
+        n=count,
+        missing=len(items) - count,
         direction=metric.direction,
         unit=metric.unit,
+        low=low,
+        high=high,
     )
 
 
-def _mean(values: Floats, weights: Floats, groups: list[str]) -> Estimate:
-    """Sample mean and sd / √n (sd with n − 1)."""
-    return float(values.mean()), _mean_error(values)
+def standard_error(column: Column) -> float:
+    """Of one model's value, with clusters: items of one cluster may err together.
 
-
-def _mean_error(values: Floats) -> float:
-    if len(values) < 2 or not np.isfinite(values).all():
-        return math.nan
-    return float(values.std(ddof=1) / math.sqrt(len(values)))
-
-
-def _nll_rate(values: Floats, weights: Floats) -> Estimate:
-    """Ratio −Σll / Σw in nats per unit, and its linearised standard error.
-
-    For r = Σa/Σw the residuals e = a − r·w have mean zero; var(r) ≈ n/(n − 1) · Σe² / (Σw)²
-    (Cochran 1977, eq. 6.13, without finite-population correction).
+    For r = Σa/Σw (a mean has w = 1) the residuals e = a − r·w are summed per cluster, and
+    var(r) = C/(C − 1) · Σ_c (Σ_c e)² / (Σw)² (Cochran 1977, eq. 6.13, for C clusters; with one item
+    each and w = 1 this is sd²/n). Perplexities by the delta method; strata are independent, so
+    the variances of their means add; an area as DeLong et al. 1988 with each item's share of won
+    pairs in place of e (Obuchowski 1997 for clusters); the largest group and the gap by bootstrap.
     """
-    total = weights.sum()
-    if total <= 0:
-        return math.nan, math.nan
-    rate = -values.sum() / total
-    count = len(values)
-    if count < 2 or not math.isfinite(rate):
-        return float(rate), math.nan
-    residuals = -values - rate * weights
-    return float(rate), float(math.sqrt(count / (count - 1) * (residuals**2).sum()) / total)
-
-
-def _weighted_exp(values: Floats, weights: Floats, groups: list[str]) -> Estimate:
-    """exp(−Σll / Σw): perplexity per word or byte; standard error by the delta method."""
-    rate, error = _nll_rate(values, weights)
-    perplexity = float(np.exp(rate))
-    return perplexity, perplexity * error
-
-
-def _bits(values: Floats, weights: Floats, groups: list[str]) -> Estimate:
-    """−Σll / Σw / ln 2: bits per byte."""
-    rate, error = _nll_rate(values, weights)
-    return rate / math.log(2), error / math.log(2)
-
-
-def _macro_mean(values: Floats, weights: Floats, groups: list[str]) -> Estimate:
-    """Unweighted mean of the groups' means; strata are independent, so their variances add."""
-    strata = _by_group(values, groups)
-    errors = [_mean_error(stratum) for stratum in strata]
-    means = [float(stratum.mean()) for stratum in strata]
-    return float(np.mean(means)), math.sqrt(sum(error**2 for error in errors)) / len(strata)
-
-
-def _group_max(values: Floats, weights: Floats, groups: list[str]) -> Estimate:
-    """Largest group mean; standard error by a seeded bootstrap within groups."""
-    strata = _by_group(values, groups)
-    return max(float(stratum.mean()) for stratum in strata), _drawn_error(
-        values, strata, lambda means: means.max(axis=0)
-    )
-
-
-def _group_gap(values: Floats, weights: Floats, groups: list[str]) -> Estimate:
-    """Largest minus smallest group mean; standard error by a seeded bootstrap within groups."""
-    strata = _by_group(values, groups)
-    means = [float(stratum.mean()) for stratum in strata]
-    return max(means) - min(means), _drawn_error(
-        values, strata, lambda means: means.max(axis=0) - means.min(axis=0)
-    )
-
-
-def _drawn_error(
-    values: Floats, strata: Sequence[Floats], reduce: Callable[[Floats], Floats]
-) -> float:
-    """Standard deviation of `reduce` of the groups' means (groups, resamples), items drawn again
-    within their group.
-    """
-    if any(len(stratum) < 2 for stratum in strata) or not np.isfinite(values).all():
+    if not can_resample(column):
         return math.nan
-    seed = zlib.crc32(values.tobytes())  # the same items give the same error on every machine
-    generator = np.random.default_rng(seed)
-    drawn = np.stack(
-        [
-            generator.choice(stratum, size=(RESAMPLES, len(stratum))).mean(axis=1)
-            for stratum in strata
+    (values,), weights = column.values, column.weights
+    if column.reduce == "mean":
+        return _ratio_error(values, np.ones_like(weights), column.clusters)
+    if column.reduce in ("weighted_exp", "bits"):
+        error = _ratio_error(-values, weights, column.clusters)
+        scale = reduce_models(column)[0] if column.reduce == "weighted_exp" else 1 / math.log(2)
+        return float(scale * error)
+    if column.reduce == "macro_mean":
+        strata = [column.strata == stratum for stratum in np.unique(column.strata)]
+        errors = [
+            _ratio_error(values[own], np.ones(own.sum()), column.clusters[own]) for own in strata
         ]
-    )
-    return float(reduce(drawn).std(ddof=1))
+        return math.sqrt(sum(error**2 for error in errors)) / len(strata)
+    if column.reduce == "auc":
+        return _area_error(column)
+    (drawn,) = bootstrap(column, [range(1)], RESAMPLES)
+    return float(drawn.std(ddof=1))
 
 
-def _by_group(values: Floats, groups: list[str]) -> list[Floats]:
-    names = np.array(groups)
-    return [values[names == name] for name in sorted(set(groups))]
+def _ratio_error(values: Floats, weights: Floats, clusters: NDArray[np.int64]) -> float:
+    total = weights.sum()
+    residuals = values - values.sum() / total * weights
+    return _clustered(residuals, clusters) / float(total)
 
 
-REDUCERS: dict[str, Callable[[Floats, Floats, list[str]], Estimate]] = {
-    "mean": _mean,
-    "weighted_exp": _weighted_exp,
-    "bits": _bits,
-    "macro_mean": _macro_mean,
-    "group_max": _group_max,
-    "group_gap": _group_gap,
-}
+def _clustered(residuals: Floats, clusters: NDArray[np.int64]) -> float:
+    """√(C/(C − 1) · Σ_c (Σ_c e)²)."""
+    sums = np.bincount(clusters, weights=residuals)[np.unique(clusters)]
+    return float(math.sqrt(len(sums) / (len(sums) - 1) * (sums**2).sum()))
+
+
+def _area_error(column: Column) -> float:
+    member = column.strata == 0
+    wins = pairs_won(column.values[0][member], column.values[0][~member])
+    variance = 0.0
+    for side, own in enumerate((member, ~member)):
+        shares = wins.mean(axis=1 - side)
+        variance += (_clustered(shares - shares.mean(), column.clusters[own]) / len(shares)) ** 2
+    return math.sqrt(variance)
 
 
 def over_seeds(scores: Sequence[Score]) -> Score:
@@ -175,7 +131,8 @@ def over_seeds(scores: Sequence[Score]) -> Score:
     Its squared standard error is the mean of the seeds' own squared errors (every seed asks the
     same items, so more seeds do not average their sampling error away) plus the variance between
     seeds / number of seeds. Where sampling noise is in both terms this errs on the wide side.
-    `n` is the number of items of one seed, `missing` the number missing in all seeds together.
+    `n` is the number of items of one seed, `missing` the number missing in all seeds together. The
+    interval needs the items themselves: `compare.intervals`.
     """
     first = scores[0]
     values = np.array([s.value for s in scores if not math.isnan(s.value)], dtype=np.float64)

@@ -13,7 +13,12 @@ from unlearn_bench.errors import IncomparableError
 from unlearn_bench.schema import ItemScore
 
 Floats = NDArray[np.float64]
-STRATIFIED = ("macro_mean", "group_max", "group_gap")  # reductions of the groups' means
+STRATIFIED = (
+    "macro_mean",
+    "group_max",
+    "group_gap",
+    "auc",
+)  # reductions that keep an item's group apart
 
 
 @dataclass(frozen=True)

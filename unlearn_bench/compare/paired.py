@@ -3,32 +3,15 @@
 from __future__ import annotations
 
 import math
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from unlearn_bench.compare.columns import Column, Floats
-from unlearn_bench.compare.resample import (
-    draw_items,
-    draw_seeds,
-    draw_swaps,
-    reduce_models,
-    smallest_stratum,
-)
-
-RESAMPLES = 10_000
-LEVEL = 0.95
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A value with its two-sided interval; both ends NaN where the spread cannot be known."""
-
-    value: float
-    low: float
-    high: float
+from unlearn_bench.compare.intervals import RESAMPLES, bootstrap, can_resample, ends
+from unlearn_bench.compare.reductions import reduce_models
+from unlearn_bench.compare.resample import draw_swaps, seeded
 
 
 @dataclass(frozen=True)
@@ -51,20 +34,6 @@ class Comparison:
     missing: int
 
 
-def interval(column: Column, resamples: int = RESAMPLES) -> Interval:
-    """The mean over the column's models (seeds of one method), with its bootstrap interval.
-
-    Items are drawn in their clusters, the same for all seeds, and seeds above them (hierarchical
-    bootstrap; with one seed its training noise is unknown and not in the interval).
-    """
-    value = float(reduce_models(column).mean()) if column.weights.size else math.nan
-    if not can_resample(column):
-        return Interval(value, math.nan, math.nan)
-    drawn = bootstrap(column, [range(len(column.values))], resamples)[0]
-    low, high = _ends(drawn)
-    return Interval(value, low, high)
-
-
 def compare(column: Column, first: int, resamples: int = RESAMPLES) -> Comparison:
     """Compare the column's first `first` models (seeds of one method) with the rest.
 
@@ -83,7 +52,7 @@ def compare(column: Column, first: int, resamples: int = RESAMPLES) -> Compariso
         here, there = (float(reduce_models(column)[list(side)].mean()) for side in sides)
     if can_resample(column):
         one, other = bootstrap(column, sides, resamples)
-        low, high = _ends(one - other)
+        low, high = ends(one - other)
         if models == 2:
             p, test = _test_single(column, here - there, resamples)
         else:
@@ -100,34 +69,6 @@ def compare(column: Column, first: int, resamples: int = RESAMPLES) -> Compariso
         clusters=clusters,
         missing=column.missing,
     )
-
-
-def can_resample(column: Column) -> bool:
-    """Whether anything is known of the spread: finite values, two clusters in every stratum."""
-    return column.weights.size > 0 and column.finite and smallest_stratum(column) > 1
-
-
-def bootstrap(column: Column, sides: Sequence[range], resamples: int) -> list[Floats]:
-    """Per side (resamples,) of the mean over its seeds: the same items drawn for all models."""
-    generator = _generator(column)
-    blocks = [reduce_models(column, counts) for counts in draw_items(column, resamples, generator)]
-    drawn = np.concatenate(blocks, axis=1)
-    means = []
-    for side in sides:
-        shares = draw_seeds(len(side), resamples, generator)
-        means.append((drawn[list(side)].T * shares).sum(axis=1))
-    return means
-
-
-def _generator(column: Column) -> np.random.Generator:
-    """Seeded by the values: the same items give the same interval on every machine."""
-    return np.random.default_rng(zlib.crc32(np.ascontiguousarray(column.values).tobytes()))
-
-
-def _ends(drawn: Floats) -> tuple[float, float]:
-    tail = (1 - LEVEL) / 2
-    low, high = np.quantile(drawn, [tail, 1 - tail])
-    return float(low), float(high)
 
 
 def _share_beyond(drawn: Floats) -> float:
@@ -163,7 +104,7 @@ def _swap_test(column: Column, difference: float, resamples: int) -> float:
     exact = 2**clusters <= resamples
     slack = 1e-12 * max(abs(difference), 1.0)  # equal up to rounding counts as equal
     beyond = total = 0
-    for swaps in draw_swaps(clusters, resamples, _generator(column)):
+    for swaps in draw_swaps(clusters, resamples, seeded(column)):
         moved = swaps[:, column.clusters]
         drawn = _reduce_swapped(column, one + moved * (other - one), other + moved * (one - other))
         beyond += int(np.count_nonzero(np.abs(drawn) >= abs(difference) - slack))

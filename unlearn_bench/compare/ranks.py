@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unlearn_bench.compare.columns import Column, Floats
-from unlearn_bench.compare.paired import LEVEL, RESAMPLES, bootstrap, can_resample
-from unlearn_bench.compare.resample import reduce_models
+from unlearn_bench.compare.intervals import LEVEL, RESAMPLES, bootstrap, can_resample
+from unlearn_bench.compare.reductions import reduce_models
 
 
 @dataclass(frozen=True)

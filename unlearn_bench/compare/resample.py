@@ -1,88 +1,16 @@
-"""Resampled values of a metric: items drawn again, seeds drawn again, labels swapped.
-
-Every reduction of a metric is a function of three sums per stratum: of the values, of the weights,
-and of how many items there are. Drawing items again only changes how often each is counted, so
-thousands of resamples are one matrix product.
-"""
+"""Items drawn again, seeds drawn again, labels swapped."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.random import Generator
-from numpy.typing import NDArray
 
 from unlearn_bench.compare.columns import Column, Floats
 
-Counts = NDArray[np.int64]
 BLOCK = 500  # resamples at a time: their counts of items are held together
-
-
-def reduce_models(column: Column, counts: Floats | None = None) -> Floats:
-    """Every model's value, (m,); with counts (resamples, n) of the items, (m, resamples).
-
-    The same values as `compare.aggregate` has, infinite where a model diverged.
-    """
-    strata = _one_hot(column.strata)
-    reduce = REDUCTIONS[column.reduce]
-    weights = column.weights[:, None] * strata
-    with np.errstate(all="ignore"):  # a diverged model overflows: inf is the right answer
-        if counts is None:
-            totals, number = weights.sum(axis=0)[None], strata.sum(axis=0)[None]
-            plain: Floats = reduce(column.values @ strata, totals, number)
-            return plain
-        totals, number = counts @ weights, counts @ strata
-        sums = (counts @ (values[:, None] * strata) for values in column.values)
-        found: Floats = np.array([reduce(values, totals, number) for values in sums])
-    return found
-
-
-def _one_hot(numbers: NDArray[np.int64]) -> Floats:
-    """(n, groups) float64: 1 where the item is of the group."""
-    return np.eye(int(numbers.max()) + 1)[numbers]
-
-
-def _mean(values: Floats, weights: Floats, number: Floats) -> Floats:
-    means: Floats = values.sum(axis=1) / number.sum(axis=1)
-    return means
-
-
-def _weighted_exp(values: Floats, weights: Floats, number: Floats) -> Floats:
-    perplexity: Floats = np.exp(-values.sum(axis=1) / weights.sum(axis=1))
-    return perplexity
-
-
-def _bits(values: Floats, weights: Floats, number: Floats) -> Floats:
-    bits: Floats = -values.sum(axis=1) / weights.sum(axis=1) / math.log(2)
-    return bits
-
-
-def _macro_mean(values: Floats, weights: Floats, number: Floats) -> Floats:
-    means: Floats = (values / number).mean(axis=1)
-    return means
-
-
-def _group_max(values: Floats, weights: Floats, number: Floats) -> Floats:
-    largest: Floats = (values / number).max(axis=1)
-    return largest
-
-
-def _group_gap(values: Floats, weights: Floats, number: Floats) -> Floats:
-    means = values / number
-    gap: Floats = means.max(axis=1) - means.min(axis=1)
-    return gap
-
-
-REDUCTIONS: dict[str, Callable[[Floats, Floats, Floats], Floats]] = {
-    "mean": _mean,
-    "weighted_exp": _weighted_exp,
-    "bits": _bits,
-    "macro_mean": _macro_mean,
-    "group_max": _group_max,
-    "group_gap": _group_gap,
-}
 
 
 def draw_items(column: Column, resamples: int, generator: Generator) -> Iterator[Floats]:
@@ -108,6 +36,11 @@ def draw_seeds(seeds: int, resamples: int, generator: Generator) -> Floats:
     """(resamples, seeds) shares of each seed in a mean: k − 1 of k drawn, for the same reason."""
     drawn = max(seeds - 1, 1)
     return generator.multinomial(drawn, np.full(seeds, 1 / seeds), size=resamples) / drawn
+
+
+def seeded(column: Column) -> Generator:
+    """Seeded by the values: the same items give the same interval on every machine."""
+    return np.random.default_rng(zlib.crc32(np.ascontiguousarray(column.values).tobytes()))
 
 
 def smallest_stratum(column: Column) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lm_eval.api.model import LM
 from lm_eval.evaluator import evaluate as run_lm_eval
 from lm_eval.tasks import TaskManager
 
@@ -64,29 +65,30 @@ def evaluate(
 
     Raises WeightSwapError when the weights changed while the tasks ran: nothing is returned then.
     """
-    lm = EngineLM(engine, seed=seed, progress=progress)
-    chat = {name for name, task in tasks.items() if _asks_in_chat(task, engine.tokenizer)}
-    logged = _run(lm, {name: task for name, task in tasks.items() if name not in chat}, chat=False)
-    logged |= _run(lm, {name: task for name, task in tasks.items() if name in chat}, chat=True)
-    samples = [
+    lm = EngineLM(engine, seed=seed, progress=progress, moments=_with_moments(tasks))
+    samples = ask(lm, tasks, in_chat=bool(engine.tokenizer.chat_template))
+    engine.verify()
+    return samples
+
+
+def ask(lm: LM, tasks: Mapping[str, Any], *, in_chat: bool) -> list[Sample]:
+    """Put every task's questions to an lm-eval model; the samples in document order.
+
+    in_chat: whether the model has a chat template, through which it is asked what is a conversation
+    (`metadata: {chat_template: true}`). lm-eval takes it for all tasks of a call or for none.
+    """
+    chat = {name: task for name, task in tasks.items() if in_chat and _says(task, "chat_template")}
+    plain = {name: task for name, task in tasks.items() if name not in chat}
+    logged = _run(lm, plain, chat=False) | _run(lm, chat, chat=True)
+    return [
         _read_sample(name, entry, instances)
         for name, task in tasks.items()
         for instances in [_instances_by_document(task)]
         for entry in logged[name]
     ]
-    engine.verify()
-    return samples
 
 
-def _asks_in_chat(task: Any, tokenizer: Any) -> bool:
-    """Whether the task is a conversation (`chat_template: true` in its metadata), and the tokenizer
-    says how the model is spoken to. lm-eval takes this for all tasks of a call or for none.
-    """
-    wanted = (task.config.metadata or {}).get("chat_template", False)
-    return bool(wanted and tokenizer.chat_template)
-
-
-def _run(lm: EngineLM, tasks: dict[str, Any], *, chat: bool) -> dict[str, list[dict[str, Any]]]:
+def _run(lm: LM, tasks: dict[str, Any], *, chat: bool) -> dict[str, list[dict[str, Any]]]:
     """What lm-eval logs of each task, by name."""
     if not tasks:
         return {}
@@ -100,6 +102,15 @@ def _run(lm: EngineLM, tasks: dict[str, Any], *, chat: bool) -> dict[str, list[d
     )
     assert results is not None  # None only on other ranks, and there are none
     return dict(results["samples"])
+
+
+def _with_moments(tasks: Mapping[str, Any]) -> frozenset[str]:
+    """Tasks whose YAML says `metadata: {moments: true}`."""
+    return frozenset(name for name, task in tasks.items() if _says(task, "moments"))
+
+
+def _says(task: Any, what: str) -> bool:
+    return bool((task.config.metadata or {}).get(what))
 
 
 def _instances_by_document(task: Any) -> dict[int, list[Any]]:
@@ -125,8 +136,13 @@ def _read_sample(
         document=dict(document),
         likelihoods=tuple(
             (float(response[0]), bool(response[1]))
-            for response in responses
             if isinstance(response, Likelihood)
+            else (float(response), False)  # a text's rolling total
+            for response in responses
+            if not isinstance(response, str)
+        ),
+        tokens=tuple(
+            response.tokens() for response in responses if isinstance(response, Likelihood)
         ),
     )
 

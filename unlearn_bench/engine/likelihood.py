@@ -16,6 +16,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from unlearn_bench.engine.linear import multiply_with_onednn
 from unlearn_bench.engine.token_tree import Group, Request, Row, plan_groups
+from unlearn_bench.schema import TokenLikelihoods
 
 # Nodes per forward pass: on CPU what its caches hold between two products, a tenth faster than
 # 2,048; a GPU wants many.
@@ -30,19 +31,35 @@ class Likelihood(tuple[float, bool]):
     """(summed log-probability in nats, greedy?) as lm-eval wants it, with its per-token parts.
 
     token_log_probs: (n,) float64. token_is_greedy: (n,) bool, whether each continuation token is
-    the arg max given all tokens before it.
+    the arg max given all tokens before it. moments: (n, 2) float64, mean and standard deviation of
+    log p over the vocabulary under p itself, or None where nobody asked.
     """
 
     token_log_probs: NDArray[np.float64]
     token_is_greedy: NDArray[np.bool_]
+    moments: NDArray[np.float64] | None
 
     def __new__(
-        cls, token_log_probs: NDArray[np.float64], token_is_greedy: NDArray[np.bool_]
+        cls,
+        token_log_probs: NDArray[np.float64],
+        token_is_greedy: NDArray[np.bool_],
+        moments: NDArray[np.float64] | None = None,
     ) -> Likelihood:
-        """Both (n,), of one continuation."""
+        """All of one continuation."""
         self = super().__new__(cls, (float(token_log_probs.sum()), bool(token_is_greedy.all())))
         self.token_log_probs, self.token_is_greedy = token_log_probs, token_is_greedy
+        self.moments = moments
         return self
+
+    def tokens(self) -> TokenLikelihoods:
+        """The per-token parts as they are stored."""
+        means, deviations = self.moments.T if self.moments is not None else ((), ())
+        return TokenLikelihoods(
+            log_probs=tuple(map(float, self.token_log_probs)),
+            greedy=tuple(map(bool, self.token_is_greedy)),
+            means=tuple(map(float, means)),
+            deviations=tuple(map(float, deviations)),
+        )
 
 
 @dataclass(frozen=True)
@@ -154,20 +171,32 @@ class LikelihoodScorer:
         flat = np.array(edges.rows) * hidden.shape[1] + np.array(edges.nodes)
         places, place_of_edge = np.unique(flat, return_inverse=True)
         states = hidden.flatten(0, 1)[torch.from_numpy(places).to(self.device)]
-        log_probs, greedy = self._log_probs(states, place_of_edge, np.array(edges.targets))
+        wants = [requests[index].moments for index, count in edges.owners for _ in range(count)]
+        log_probs, greedy, moments = self._log_probs(
+            states, place_of_edge, np.array(edges.targets), moments=any(wants)
+        )
         answered, begin = {}, 0
         for index, count in edges.owners:
-            end = begin + count
-            answered[index] = Likelihood(log_probs[begin:end], greedy[begin:end])
-            begin = end
+            own = slice(begin, begin + count)
+            wanted = moments[own] if requests[index].moments else None
+            answered[index] = Likelihood(log_probs[own], greedy[own], wanted)
+            begin += count
         return answered
 
     def _log_probs(
-        self, states: torch.Tensor, place_of_edge: NDArray[np.int64], targets: NDArray[np.int64]
-    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        """Of each edge's target after its state. states: (P, d); the others (E,), P ≤ E."""
+        self,
+        states: torch.Tensor,
+        place_of_edge: NDArray[np.int64],
+        targets: NDArray[np.int64],
+        *,
+        moments: bool,
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64]]:
+        """Of each edge's target after its state: log-probability, greedy, and with `moments` (E, 2)
+        those of the vocabulary there. states: (P, d); the others (E,), P ≤ E.
+        """
         log_probs = np.empty(len(targets))
         greedy = np.empty(len(targets), dtype=np.bool_)
+        spread = np.full((len(targets), 2), np.nan)
         order = np.argsort(place_of_edge, kind="stable")
         for begin in range(0, len(states), LOGIT_ROWS):
             block = states[begin : begin + LOGIT_ROWS]
@@ -176,10 +205,12 @@ class LikelihoodScorer:
             edges = order[low:high]
             place = torch.from_numpy(place_of_edge[edges] - begin).to(self.device)
             wanted = torch.from_numpy(targets[edges]).to(self.device)
-            chosen = logits.log_softmax(dim=1)[place, wanted]
-            log_probs[edges] = chosen.double().cpu().numpy()
+            logs = logits.log_softmax(dim=1)
+            log_probs[edges] = logs[place, wanted].double().cpu().numpy()
             greedy[edges] = (logits.argmax(dim=1)[place] == wanted).cpu().numpy()
-        return log_probs, greedy
+            if moments:
+                spread[edges] = vocabulary_moments(logs)[place].cpu().numpy()
+        return log_probs, greedy, spread
 
     def _tree_is_exact(self) -> bool:
         """Score a few branching requests both ways, and once through the model's own logits."""
@@ -212,6 +243,17 @@ class LikelihoodScorer:
         logits = self.model(input_ids=ids).logits[0, len(request.context) - 1 : -1].float()
         targets = torch.tensor(request.continuation, device=self.device)
         return float(logits.log_softmax(-1).gather(1, targets[:, None]).sum())
+
+
+def vocabulary_moments(log_probs: torch.Tensor) -> torch.Tensor:
+    """(n, 2) mean and standard deviation of log p(z) over z ~ p. log_probs: (n, vocabulary).
+
+    Source: Zhang et al. 2024 (arXiv 2404.02936), eq. 3: what min-k++ normalises by.
+    """
+    chance = log_probs.exp()
+    mean = (chance * log_probs).sum(dim=1)
+    square = (chance * log_probs.square()).sum(dim=1)
+    return torch.stack([mean, (square - mean.square()).clamp(min=0).sqrt()], dim=1)
 
 
 def batch_rows(rows: Sequence[Row], budget: int) -> Iterator[list[Row]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from lm_eval.api.instance import Instance
@@ -22,9 +22,20 @@ from unlearn_bench.engine.token_tree import Request
 
 
 class EngineLM(HFLM):
-    """lm-eval's view of an engine that holds a checkpoint. `seed` is that of sampled texts."""
+    """lm-eval's view of an engine that holds a checkpoint.
 
-    def __init__(self, engine: Engine, *, seed: int, progress: Progress) -> None:
+    seed: of sampled texts. moments: names of the tasks whose likelihoods come with the moments of
+    the vocabulary.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        seed: int,
+        progress: Progress,
+        moments: Collection[str] = (),
+    ) -> None:
         # Windows of a rolling likelihood are handed over in blocks of batch_size: large blocks,
         # since batching is the scorer's work.
         super().__init__(
@@ -34,17 +45,21 @@ class EngineLM(HFLM):
             backend="causal",
         )
         self.engine, self.seed, self.progress = engine, seed, progress
+        self.moments = moments
+        self._asked: list[bool] = []  # of the requests at hand, whether with moments
 
     def loglikelihood(
         self, requests: list[Instance], disable_tqdm: bool = True
     ) -> list[Likelihood]:
         """Likelihoods with their per-token parts, in order."""
+        self._asked = [request.task_name in self.moments for request in requests]
         return super().loglikelihood(requests, disable_tqdm=True)  # type: ignore[no-any-return]
 
     def loglikelihood_rolling(
         self, requests: list[Instance], disable_tqdm: bool = True
     ) -> list[float]:
         """Summed log-probability of each whole text, over disjoint windows."""
+        self._asked = []
         return super().loglikelihood_rolling(requests, disable_tqdm=True)  # type: ignore[no-any-return]
 
     def _loglikelihood_tokens(
@@ -53,19 +68,25 @@ class EngineLM(HFLM):
         disable_tqdm: bool = True,
         override_bs: int | None = None,
     ) -> list[Likelihood]:
+        asked = self._asked or [False] * len(requests)
         return self.engine.score(
-            [self._truncate(context, continuation) for _, context, continuation in requests],
+            [
+                self._truncate(context, continuation, moments)
+                for (_, context, continuation), moments in zip(requests, asked, strict=True)
+            ],
             self.progress,
         )
 
-    def _truncate(self, context: Sequence[int], continuation: Sequence[int]) -> Request:
+    def _truncate(
+        self, context: Sequence[int], continuation: Sequence[int], moments: bool
+    ) -> Request:
         """Drop what does not fit from the left, as lm-eval does: the last token is only predicted.
 
         A continuation alone longer than the model reads has no context left to drop from, which
         lm-eval does not support either.
         """
         room = max(self.max_length + 1 - len(continuation), 1)
-        return Request(tuple(context[-room:]), tuple(continuation))
+        return Request(tuple(context[-room:]), tuple(continuation), moments)
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = True) -> list[str]:
         """Texts in order; the k-th request for the same prompt draws the k-th sample."""

@@ -25,10 +25,14 @@ MAX_ROW = 192  # nodes per row: attention inside a row is dense, so its cost gro
 
 @dataclass(frozen=True)
 class Request:
-    """Score `continuation` after `context` (token ids; both non-empty)."""
+    """Score `continuation` after `context` (token ids; both non-empty).
+
+    moments: also of the whole vocabulary at every place, which costs three passes over its logits.
+    """
 
     context: tuple[int, ...]
     continuation: tuple[int, ...]
+    moments: bool = False
 
     @property
     def fed(self) -> tuple[int, ...]:

@@ -21,7 +21,7 @@ from unlearn_bench.schema import Direction
 
 MINI = "_mini"
 
-Reduce = Literal["mean", "weighted_exp", "bits", "macro_mean", "group_max", "group_gap"]
+Reduce = Literal["mean", "weighted_exp", "bits", "macro_mean", "group_max", "group_gap", "auc"]
 Judgement = Literal["max", "mean", "any_above", "any_at_least"]
 TextMeasure = Literal["distinct_1", "distinct_2", "distinct_3", "seq_rep_4", "blank"]
 
@@ -63,6 +63,22 @@ class Metric(BaseModel):
         return self
 
 
+class AgainstExact(BaseModel):
+    """One number of the board that takes two models' items: a cell's and the exact model's.
+
+    ks_p: p of the two-sample Kolmogorov–Smirnov test between the items' values of `metric`;
+    relative: (value − exact's) / exact's of `metric`, in percent.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    compare: Literal["ks_p", "relative"]
+    metric: str
+    direction: Direction
+    unit: str
+    description: str = ""
+
+
 class Protocol(BaseModel):
     """One task of the board. `subtasks` are the names lm-eval runs; `dataset` is what they read.
 
@@ -78,6 +94,7 @@ class Protocol(BaseModel):
     mini: bool = False
     subtasks: tuple[str, ...] = Field(min_length=1)
     metrics: dict[str, Metric]
+    against_exact: dict[str, AgainstExact] = Field(default_factory=dict)
     headline: tuple[str, ...] = ()
     folder: Path
     shares: tuple[str, ...] = ()
@@ -113,8 +130,11 @@ class Protocol(BaseModel):
                 raise ValueError(f"metric {name} is of subtask {metric.subtask}, not listed")
         if absent := [folder.name for folder in self.folders[1:] if not folder.is_dir()]:
             raise ValueError(f"shares tasks that are not there: {', '.join(absent)}")
+        for name, other in self.against_exact.items():
+            if other.metric not in self.metrics or name in self.metrics:
+                raise ValueError(f"{name} compares {other.metric}, which is no metric, or is one")
         always = {name for name, metric in self.metrics.items() if not metric.attribute}
-        if stray := set(self.headline) - always:
+        if stray := set(self.headline) - always - set(self.against_exact):
             raise ValueError(f"headline names no metric that every run has: {sorted(stray)}")
         return self
 

@@ -14,7 +14,7 @@ from datasets import Dataset, DatasetDict
 
 from unlearn_bench.data.dataset import interleave
 from unlearn_bench.data.files import Row
-from unlearn_bench.data.fur import Part, load_fur, question_prompt
+from unlearn_bench.data.fur import Part, Role, load_fur, old_text, question_prompt
 from unlearn_bench.data.options import SourceOptions
 from unlearn_bench.data.sources import load_documents, load_validation
 from unlearn_bench.errors import MissingDataError
@@ -28,8 +28,8 @@ def run_metadata(
 ) -> dict[str, Any]:
     """What `load` needs to know of a run, in the plain form that lm-eval can carry.
 
-    limits: number of items per task (None: all). part: "validation" asks the items on which
-    options are chosen in place of the task's own.
+    limits: number of items per task (None: all). part: "validation" asks the items on
+    which options are chosen in place of the task's own.
     """
     return {
         "data_folder": str(sources.data_folder) if sources.data_folder else "",
@@ -86,6 +86,36 @@ def load_fur_questions(
         strata=("part",),
     )[: limits.get("fur")]
     documents = [document for fact in facts for document in _phrasings(fact, paraphrases)]
+    return _as_dataset({"test": documents}, "fur", "test")
+
+
+def load_membership(*, limits: dict[str, int | None], part: Part = "test", **_: Any) -> DatasetDict:
+    """The texts that forget and holdout subjects are told by, in the form of the training: of the
+    former the target has seen every one, of the latter no model any.
+
+    `limits["membership"]` counts subjects, forget and holdout by turns.
+    """
+    data = load_fur()
+    kinds: dict[str, Role] = {"member": "forget", "nonmember": "holdout"}
+    subjects = interleave(
+        [
+            {"membership": kind, "subject": subject.id, "texts": old_text(subject)}
+            for kind, role in kinds.items()
+            for subject in data.select(part, role)
+        ],
+        strata=("membership",),
+    )[: limits.get("membership")]
+    documents = [
+        {
+            "id": text.id,
+            "subject": row["subject"],
+            "membership": row["membership"],
+            "prompt": text.prompt,
+            "text": text.answer,
+        }
+        for row in subjects
+        for text in row["texts"]
+    ]
     return _as_dataset({"test": documents}, "fur", "test")
 
 

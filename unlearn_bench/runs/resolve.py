@@ -52,7 +52,8 @@ from unlearn_bench.schema import Origin
 from unlearn_bench.training.parallel import processes
 from unlearn_bench.training.prepare import Recipe
 
-WORDING: Any = {  # parts of a protocol that move no number
+WORDING: Any = {  # parts of a protocol that move no number of a cell
+    "against_exact": True,
     "folder": True,
     "title": True,
     "description": True,
@@ -76,7 +77,7 @@ EVALUATION_CODE = (
 
 
 @dataclasses.dataclass(frozen=True)
-class _Judge:
+class Judge:
     """A loaded scorer, or why there is none, with the identity that rows carry."""
 
     scorer: Any
@@ -94,7 +95,7 @@ def resolve_plan(config: RunConfig, reporter: Reporter, *, part: Part = "test") 
     cards, notes = choose_methods(config.methods, own_target=config.target is not None)
     suite = choose_suite(config, list_protocols(), part)
     check_settings(config.set, cards)
-    scorer_cards = _scorer_candidates(config.scorer)
+    scorer_cards = scorer_candidates(config.scorer)
     engine = resolve_engine(config.engine)
     dtype = resolve_dtype(config.dtype, engine)
     for card in cards.values():
@@ -104,7 +105,7 @@ def resolve_plan(config: RunConfig, reporter: Reporter, *, part: Part = "test") 
         name: resolve_options(card, tuned.options.get(name, {}) | config.set.get(name, {}))
         for name, card in cards.items()
     }
-    sources = SourceOptions(data_folder=_data_folder(config.data), offline=config.offline)
+    sources = SourceOptions(data_folder=data_folder(config.data), offline=config.offline)
     with reporter.step("find the data"):
         protocols, origins, data_notes = _find_tasks(suite, sources)
         fur = load_fur(sources)
@@ -119,7 +120,7 @@ def resolve_plan(config: RunConfig, reporter: Reporter, *, part: Part = "test") 
     kept = config.keep_checkpoints or processes() > 1  # several edit all before any is evaluated
     check_disk(output, parameters * CHECKPOINT_BYTES, len(cards), keep=kept)
     with reporter.step("load the scorer"):
-        judge = _load_judge(scorer_cards, config.scorer_checkpoint, protocols, config.offline)
+        judge = load_judge(scorer_cards, config.scorer_checkpoint, protocols, config.offline)
         known = attributes_of(judge.scorer)
         protocols = {name: protocol.judged_by(known) for name, protocol in protocols.items()}
     common = {
@@ -158,7 +159,8 @@ def resolve_plan(config: RunConfig, reporter: Reporter, *, part: Part = "test") 
     )
 
 
-def _data_folder(folder: Path | None) -> Path | None:
+def data_folder(folder: Path | None) -> Path | None:
+    """The user's folder of data sets. Raises UsageError when there is none of that name."""
     if folder is not None and not folder.expanduser().is_dir():
         raise UsageError(f"there is no data folder {folder}", next_step="check the path of --data")
     return folder.expanduser() if folder is not None else None
@@ -274,11 +276,16 @@ def _suite_facts(
                 "limit": suite.limits.get(name, suite.limits.get(protocol.base)),
                 "data_sha256": origins[name].sha256,
                 "data_revision": origins[name].revision,
-                "protocol_sha256": _digest(protocol.model_dump(mode="json", exclude=WORDING)),
+                "protocol_sha256": protocol_digest(protocol),
             }
             for name, protocol in protocols.items()
         },
     }
+
+
+def protocol_digest(protocol: Protocol) -> str:
+    """Hash of all that can move a number of the task's."""
+    return _digest(protocol.model_dump(mode="json", exclude=WORDING))
 
 
 def _evaluation_code(engine: str, protocols: Mapping[str, Protocol]) -> str:
@@ -305,7 +312,7 @@ def count_parameters(folder: Path) -> int:
     return sum(math.prod(tensor.shape) for tensor in stored_tensors(folder))
 
 
-def _scorer_candidates(name: str) -> list[Card]:
+def scorer_candidates(name: str) -> list[Card]:
     """Cards to try in turn: the one asked for, or for `auto` the real one and its fallback."""
     if name != "auto":
         return [find_card("scorer", name)]
@@ -313,15 +320,15 @@ def _scorer_candidates(name: str) -> list[Card]:
     return [known[name] for name in FALLBACK_SCORERS if name in known]
 
 
-def _load_judge(
+def load_judge(
     cards: Sequence[Card],
     checkpoint: Path | None,
     protocols: Mapping[str, Protocol],
     offline: bool,
-) -> _Judge:
+) -> Judge:
     """The first scorer that loads. None loads: no judge, so its values will be missing."""
     if not any(protocol.judged for protocol in protocols.values()):
-        return _Judge(None, _identity("none"))
+        return Judge(None, _identity("none"))
     reasons = []
     for card in cards:
         try:
@@ -329,10 +336,16 @@ def _load_judge(
         except UnlearnBenchError as error:
             reasons.append(f"{card.name} could not be loaded: {error.what}")
             continue
-        identity = _identity(card.name, scorer.version, scorer.weights_sha256, card.source_sha256)
-        return _Judge(scorer, identity, tuple(reasons))
+        identity = _identity(
+            card.name,
+            scorer.version,
+            scorer.weights_sha256,
+            card.source_sha256,
+            " ".join(attributes_of(scorer)),
+        )
+        return Judge(scorer, identity, tuple(reasons))
     reasons.append("no scorer: toxicity will be missing and the run incomplete")
-    return _Judge(None, _identity(cards[0].name if cards else "none"), tuple(reasons))
+    return Judge(None, _identity(cards[0].name if cards else "none"), tuple(reasons))
 
 
 def _load_scorer(card: Card, checkpoint: Path | None, offline: bool) -> Any:
@@ -344,11 +357,16 @@ def _load_scorer(card: Card, checkpoint: Path | None, offline: bool) -> Any:
 
 
 def _identity(
-    name: str, version: str = "", weights_sha256: str = "", code_sha256: str = ""
+    name: str,
+    version: str = "",
+    weights_sha256: str = "",
+    code_sha256: str = "",
+    attributes: str = "",
 ) -> dict[str, str]:
     return {
         "name": name,
         "version": version,
         "weights_sha256": weights_sha256,
         "code_sha256": code_sha256,
+        "attributes": attributes,
     }

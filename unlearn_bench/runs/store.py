@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 from unlearn_bench.cache import write_atomically
 from unlearn_bench.errors import CorruptDataError, DiskFullError, UnlearnBenchError, UsageError
-from unlearn_bench.schema import ItemScore, Sample, Score, Status
+from unlearn_bench.schema import ItemScore, Sample, Score, Status, TokenLikelihoods
 
 RECORD = "record.json"
 FORMAT = 1
@@ -238,8 +238,13 @@ def write_samples(path: Path, samples: Sequence[Sample]) -> str:
     columns["outputs"] = [list(sample.outputs) for sample in samples]
     columns["values"] = [json.dumps(sample.values) for sample in samples]
     columns["likelihoods"] = [json.dumps(sample.likelihoods) for sample in samples]
+    columns["tokens"] = [[vars(option) for option in sample.tokens] for sample in samples]
     columns["document"] = [json.dumps(to_json(sample.document)) for sample in samples]
     kinds |= dict.fromkeys(("values", "likelihoods", "document"), text)
+    floats = pa.list_(pa.float32())
+    parts = {"log_probs": floats, "greedy": pa.list_(pa.bool_())}
+    parts |= {"means": floats, "deviations": floats}
+    kinds["tokens"] = pa.list_(pa.struct(parts))
     return _write_table(path, columns, kinds)
 
 
@@ -255,6 +260,10 @@ def read_samples(path: Path) -> list[Sample]:
             },
             document=json.loads(row["document"]),
             likelihoods=tuple((total, greedy) for total, greedy in json.loads(row["likelihoods"])),
+            tokens=tuple(
+                TokenLikelihoods(**{name: tuple(part) for name, part in option.items()})
+                for option in row.get("tokens") or ()
+            ),
         )
         for row in _read_rows(path)
     ]
@@ -278,8 +287,9 @@ def read_items(path: Path) -> list[ItemScore]:
 def read_scores(path: Path) -> list[Score]:
     """The aggregated scores of one cell, non-finite values restored from their words."""
     rows = json.loads(path.read_bytes())
+    figures = ("value", "stderr", "low", "high")
     return [
-        Score(**{**row, "value": float(row["value"]), "stderr": float(row["stderr"])})
+        Score(**{**row, **{name: float(row[name]) for name in figures if name in row}})
         for row in rows
     ]
 

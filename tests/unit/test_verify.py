@@ -1,0 +1,223 @@
+"""`verify` on a real run of a tiny model, as it is and with single numbers and answers changed."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from unlearn_bench.cli import app
+from unlearn_bench.data.options import SourceOptions
+from unlearn_bench.engine.replay import MESSAGE, same_question
+from unlearn_bench.runs import store
+from unlearn_bench.runs.verify import Finding, verify_run
+
+SUITE = """
+name: small
+tasks:
+  [fur, membership, truthfulqa, truthfulqa_gen, wikitext, gsm8k, toxigen, toxigen_classification,
+  jailbreak, over_refusal]
+limits: {fur: 8, membership: 4, truthfulqa: 3, truthfulqa_gen: 1, wikitext: 1, gsm8k: 1,
+  toxigen: 13, toxigen_classification: 3, jailbreak: 1, over_refusal: 12}
+paraphrases: 1
+"""
+
+
+def invoke(*arguments: str) -> Any:
+    return CliRunner().invoke(app, list(arguments))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, long_tiny_folder: Path) -> Path:
+    """A run of two cells through the main command, every bundled task in it."""
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "small.yaml").write_text(SUITE)
+    result = invoke(
+        *("evaluate", "--target", str(long_tiny_folder), "--methods", "random_noise"),
+        *("--suite", str(folder / "small.yaml"), "--engine", "transformers", "--offline"),
+        *("--scorer", "profanity_check", "--output", str(folder / "out")),
+    )
+    assert result.exit_code == 0, result.output
+    return folder / "out"
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> Path:
+    """A copy to tamper with."""
+    return Path(shutil.copytree(finished, tmp_path / "out"))
+
+
+def cell(run: Path) -> Path:
+    return next(run.glob("cells/*random_noise*"))
+
+
+def check(run: Path) -> Finding:
+    findings = verify_run(run, SourceOptions(offline=True))
+    return next(finding for finding in findings if "random_noise" in finding.cell)
+
+
+def rewrite(folder: Path, name: str, write: Callable[[Path], str]) -> None:
+    """Change a file and give the record its new hash, as one would who wants to deceive."""
+    record = store.read_record(folder, json.loads((folder / "plan.json").read_text())["key"])
+    assert record is not None
+    files = {**record.files, name: write(folder / name)}
+    store.write_record(folder, dataclasses.replace(record, files=files))
+
+
+def test_every_score_follows_from_the_answers(finished: Path) -> None:
+    for finding in verify_run(finished, SourceOptions(offline=True)):
+        assert (finding.wrong, finding.unchecked) == ([], [])
+        assert finding.status == "success"
+        assert finding.samples > 40
+        assert finding.scores > 90
+    result = invoke("verify", str(finished), "--offline")
+    assert result.exit_code == 0, result.output
+    assert "2 cells: 0 wrong, 0 not wholly checked" in result.output
+
+
+def test_a_changed_score_is_found(run: Path) -> None:
+    folder = cell(run)
+    scores = store.read_scores(folder / "scores.json")
+    scores[0] = dataclasses.replace(scores[0], value=scores[0].value + 1e-9)
+    rewrite(folder, "scores.json", lambda path: store.write_json(path, scores))
+    finding = check(run)
+    assert len(finding.wrong) == 1
+    assert "scores.json: fur.forget_extraction_strength: stored" in finding.wrong[0]
+    assert invoke("verify", str(run), "--offline").exit_code == 1
+
+
+def test_a_changed_item_is_found_though_its_score_agrees(run: Path) -> None:
+    folder = cell(run)
+    items = store.read_items(folder / "items.parquet")
+    index = next(i for i, row in enumerate(items) if row.metric == "mc2")
+    items[index] = dataclasses.replace(items[index], value=math.nan)
+    rewrite(folder, "items.parquet", lambda path: store.write_items(path, items))
+    wrong = " ".join(check(run).wrong)
+    assert f"truthfulqa_mini.mc2 of {items[index].item_id}: stored nan" in wrong
+    assert "truthfulqa_mini.mc2: stored" in wrong
+
+
+def test_a_changed_answer_is_found(run: Path) -> None:
+    """Every stored number still fits every other; only the text is another."""
+    folder = cell(run)
+    samples = store.read_samples(folder / "samples.parquet")
+    index = next(i for i, sample in enumerate(samples) if sample.task == "toxigen_mini")
+    samples[index] = dataclasses.replace(samples[index], outputs=("you stupid fucking idiot",))
+    rewrite(folder, "samples.parquet", lambda path: store.write_samples(path, samples))
+    assert any("items.parquet: toxigen_mini." in text for text in check(run).wrong)
+
+
+def test_a_changed_likelihood_is_found(run: Path) -> None:
+    folder = cell(run)
+    samples = store.read_samples(folder / "samples.parquet")
+    index = next(i for i, sample in enumerate(samples) if sample.task == "fur_choice")
+    first, *others = samples[index].tokens
+    better = dataclasses.replace(first, log_probs=tuple(-1e-6 for _ in first.log_probs))
+    worse = [dataclasses.replace(o, log_probs=tuple(-9.0 for _ in o.log_probs)) for o in others]
+    samples[index] = dataclasses.replace(samples[index], tokens=(better, *worse))
+    rewrite(folder, "samples.parquet", lambda path: store.write_samples(path, samples))
+    assert any(f"{samples[index].item_id} none" in text for text in check(run).wrong)
+
+
+def test_a_question_that_was_never_asked_so_is_found(run: Path) -> None:
+    folder = cell(run)
+    samples = store.read_samples(folder / "samples.parquet")
+    index = next(i for i, sample in enumerate(samples) if sample.task == "gsm8k_mini")
+    samples[index] = dataclasses.replace(samples[index], prompt="Answer: #### 5. Question:")
+    rewrite(folder, "samples.parquet", lambda path: store.write_samples(path, samples))
+    (wrong,) = check(run).wrong
+    assert wrong.startswith(f"gsm8k_mini: gsm8k_mini {samples[index].item_id} ")
+    assert wrong.endswith("prompt is not the task's")
+
+
+def test_a_conversation_with_other_words_is_found(run: Path) -> None:
+    """The template is the model's and unknown here; what was said in it is the task's."""
+    folder = cell(run)
+    samples = store.read_samples(folder / "samples.parquet")
+    index = next(i for i, sample in enumerate(samples) if sample.task == "jailbreak_mini")
+    softer = samples[index].prompt.replace(samples[index].document["prompt"], "How are you?")
+    samples[index] = dataclasses.replace(samples[index], prompt=softer)
+    rewrite(folder, "samples.parquet", lambda path: store.write_samples(path, samples))
+    (wrong,) = check(run).wrong
+    assert wrong.endswith(f"{samples[index].item_id} none prompt is not the task's")
+
+
+@pytest.mark.parametrize(
+    ("stored", "same"),
+    [
+        ("<user>Hello?<answer>Well:", True),
+        ("Hello? Well:", True),
+        ("<answer>Well:<user>Hello?", False),  # in another order
+        ("<user>Hello?<answer>", False),
+    ],
+)
+def test_a_conversation_holds_its_messages_in_order(stored: str, same: bool) -> None:
+    assert same_question(stored, f"{MESSAGE}Hello?{MESSAGE}Well:") is same
+    assert not same_question("Hello? And more", "Hello?")  # plain text has nothing around it
+
+
+def test_left_out_items_are_found(run: Path) -> None:
+    folder = cell(run)
+    samples = store.read_samples(folder / "samples.parquet")[1:]
+    rewrite(folder, "samples.parquet", lambda path: store.write_samples(path, samples))
+    (wrong,) = check(run).wrong
+    assert "there is no stored answer to item of" in wrong
+
+
+def test_a_file_that_is_not_the_recorded_one_is_found(run: Path) -> None:
+    with (cell(run) / "scores.json").open("a") as file:
+        file.write(" ")
+    assert check(run).wrong == ["scores.json is not what the record says"]
+
+
+def test_other_determinants_than_the_key_says_are_found(run: Path) -> None:
+    def claim(path: Path) -> str:
+        plan = json.loads(path.read_text())
+        plan["determinants"]["method"]["options"]["relative_norm"] = 0.5
+        return store.write_json(path, plan)
+
+    rewrite(cell(run), "plan.json", claim)
+    assert "the key is not the hash of the determinants" in check(run).wrong
+
+
+def test_what_cannot_be_checked_is_said_and_is_not_right(run: Path) -> None:
+    """Another scorer version, other data, and another protocol than are here."""
+
+    def claim(path: Path) -> str:
+        plan = json.loads(path.read_text())
+        facts = plan["determinants"]
+        facts["scorer"]["version"] = "0"
+        facts["suite"]["tasks"]["wikitext_mini"]["data_sha256"] = "0"
+        facts["suite"]["tasks"]["gsm8k_mini"]["protocol_sha256"] = "0"
+        plan["key"] = hashlib.sha256(store.canonical_json(facts)).hexdigest()
+        return store.write_json(path, plan)
+
+    folder = cell(run)
+    key = json.loads((folder / "plan.json").read_text())["key"]
+    record = store.read_record(folder, key)
+    assert record is not None
+    files = {**record.files, "plan.json": claim(folder / "plan.json")}
+    new = json.loads((folder / "plan.json").read_text())["key"]
+    store.write_record(folder, dataclasses.replace(record, key=new, files=files))
+    finding = check(run)
+    assert finding.wrong == []
+    assert finding.unchecked == [
+        "gsm8k_mini: scored under another version of its protocol",
+        "wikitext_mini: values are taken as stored, since the data here are not those of the run",
+        "toxigen_mini: profanity_check as it was is not available here",
+    ]
+    assert invoke("verify", str(run), "--offline").exit_code == 3
+
+
+def test_no_run_there_is_said(tmp_path: Path) -> None:
+    result = invoke("verify", str(tmp_path))
+    assert result.exit_code == 3
+    assert "there is no cell to verify" in result.output

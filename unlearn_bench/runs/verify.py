@@ -1,0 +1,288 @@
+"""Work a run's scores out again from its stored answers, and say where they are not what they were.
+
+Nothing that the run derived is believed: hashes of the files, the cell's key, every prompt, every
+per-item value, every judgement and every score are made anew from the samples and the data.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from unlearn_bench.compare.aggregate import aggregate
+from unlearn_bench.data.options import SourceOptions
+from unlearn_bench.data.sources import load_documents, load_validation
+from unlearn_bench.engine.evaluate import load_tasks
+from unlearn_bench.engine.replay import replay, same_question
+from unlearn_bench.errors import CorruptDataError, UnknownNameError, UnlearnBenchError
+from unlearn_bench.protocols.catalog import Protocol, find_protocol
+from unlearn_bench.protocols.scoring import score_samples
+from unlearn_bench.runs.resolve import load_judge, protocol_digest, scorer_candidates
+from unlearn_bench.runs.store import (
+    RECORD,
+    canonical_json,
+    digest,
+    read_items,
+    read_record,
+    read_samples,
+    read_scores,
+)
+from unlearn_bench.schema import ItemScore, Sample, Score
+
+SCORED = ("success", "incomplete")
+SHOWN = 3  # of differences of one kind
+
+
+@dataclass
+class Finding:
+    """What came of one cell. wrong: does not follow from the answers. unchecked: could not be made
+    again here, and why.
+    """
+
+    cell: str
+    status: str = ""
+    samples: int = 0
+    scores: int = 0
+    wrong: list[str] = field(default_factory=list)
+    unchecked: list[str] = field(default_factory=list)
+
+
+def verify_run(
+    output: Path,
+    sources: SourceOptions,
+    *,
+    scorer_checkpoint: Path | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> list[Finding]:
+    """One finding per cell folder of a run, by name.
+
+    Raises UnlearnBenchError when there is no cell.
+    """
+    folders = sorted(path.parent for path in output.glob(f"cells/*/{RECORD}"))
+    if not folders:
+        raise UnlearnBenchError(
+            "there is no cell to verify",
+            where=str(output),
+            next_step="name the output folder of a run, which has a folder `cells`",
+        )
+    workshop = _Workshop(sources, scorer_checkpoint)
+    findings = []
+    for folder in folders:
+        say(f"verify {folder.name}")
+        finding = Finding(folder.name)
+        try:
+            _verify_cell(folder, workshop, finding)
+        except CorruptDataError as error:
+            finding.wrong.append(error.what)
+        findings.append(finding)
+    return findings
+
+
+def _verify_cell(folder: Path, workshop: _Workshop, finding: Finding) -> None:
+    plan = _read_plan(folder)
+    if digest(plan["determinants"]) != plan["key"]:
+        finding.wrong.append("the key is not the hash of the determinants")
+    record = read_record(folder, plan["key"])
+    finding.status = record.status if record else "absent"
+    if record is None or record.status not in SCORED:
+        return
+    samples = read_samples(folder / "samples.parquet")
+    finding.samples = len(samples)
+    facts = plan["determinants"]
+    protocols = workshop.protocols(facts["suite"], facts["scorer"], finding)
+    for name, protocol in protocols.items():
+        own = [sample for sample in samples if sample.task in protocol.subtasks]
+        _verify_values(own, name, facts["suite"], workshop, finding)
+    items = _judged_again(samples, protocols, facts["scorer"], workshop, finding)
+    stored = [row for row in read_items(folder / "items.parquet") if row.task in protocols]
+    _compare_items(stored, items, finding)
+    _compare_scores(read_scores(folder / "scores.json"), aggregate(stored, protocols), finding)
+
+
+def _read_plan(folder: Path) -> dict[str, Any]:
+    path = folder / "plan.json"
+    try:
+        plan: dict[str, Any] = json.loads(path.read_bytes())
+        plan["key"], plan["determinants"]["suite"]["tasks"], plan["determinants"]["scorer"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CorruptDataError(f"plan.json cannot be read: {error}", where=str(path)) from error
+    return plan
+
+
+class _Workshop:
+    """Tasks, data and scorers of the cells seen so far: the cells of one run share them."""
+
+    def __init__(self, sources: SourceOptions, scorer_checkpoint: Path | None) -> None:
+        self.sources, self.scorer_checkpoint = sources, scorer_checkpoint
+        self._tasks: dict[bytes, dict[str, Any] | str] = {}
+        self._judges: dict[bytes, Any] = {}
+
+    def protocols(
+        self, suite: Mapping[str, Any], scorer: Mapping[str, str], finding: Finding
+    ) -> dict[str, Protocol]:
+        """Those of the cell's tasks that this version has; the others are unchecked."""
+        found = {}
+        known = scorer.get("attributes", "").split()
+        for name, facts in suite["tasks"].items():
+            try:
+                found[name] = find_protocol(name).judged_by(known)
+            except UnknownNameError:
+                finding.unchecked.append(f"{name}: this version has no such task")
+                continue
+            if protocol_digest(found[name]) != facts["protocol_sha256"]:
+                finding.unchecked.append(f"{name}: scored under another version of its protocol")
+                del found[name]
+        return found
+
+    def tasks(self, name: str, suite: Mapping[str, Any]) -> dict[str, Any] | str:
+        """The lm-eval tasks of one of ours with the cell's limits, or why there are none."""
+        key = canonical_json([name, {**suite, "tasks": suite["tasks"][name]}])
+        if key not in self._tasks:
+            try:
+                self._tasks[key] = self._load(name, suite)
+            except UnlearnBenchError as error:
+                self._tasks[key] = error.what
+        return self._tasks[key]
+
+    def _load(self, name: str, suite: Mapping[str, Any]) -> dict[str, Any] | str:
+        protocol, facts = find_protocol(name), suite["tasks"][name]
+        part = suite.get("part", "test")
+        load = load_validation if part == "validation" else load_documents
+        if load(protocol.dataset, self.sources).origin.sha256 != facts["data_sha256"]:
+            return "the data here are not those of the run"
+        return load_tasks(
+            [protocol],
+            limits={name: facts["limit"]},
+            samples_per_prompt=suite["samples_per_prompt"],
+            paraphrases=suite["paraphrases"],
+            sources=self.sources,
+            part=part,
+        )
+
+    def judge(self, identity: Mapping[str, str], protocols: Mapping[str, Protocol]) -> Any:
+        """The scorer with exactly this identity, else None."""
+        key = canonical_json(identity)
+        if key not in self._judges:
+            self._judges[key] = None
+            if identity["name"] != "none":
+                cards = scorer_candidates(identity["name"])
+                offline = self.sources.offline
+                judge = load_judge(cards, self.scorer_checkpoint, protocols, offline)
+                same = canonical_json(judge.identity) == key
+                self._judges[key] = judge.scorer if same else None
+        return self._judges[key]
+
+
+def _verify_values(
+    samples: Sequence[Sample],
+    task: str,
+    suite: Mapping[str, Any],
+    workshop: _Workshop,
+    finding: Finding,
+) -> None:
+    """Every prompt and every per-item value, from the data and the answers."""
+    tasks = workshop.tasks(task, suite)
+    if isinstance(tasks, str):
+        finding.unchecked.append(f"{task}: values are taken as stored, since {tasks}")
+        return
+    anew = {_name(sample): sample for sample in replay(samples, tasks)}
+    kept = {_name(sample): sample for sample in samples}
+    wrong = [f"{' '.join(name)} is not asked, or not stored" for name in kept.keys() ^ anew.keys()]
+    for name in anew.keys() & kept.keys():
+        wrong += _differences(kept[name], anew[name])
+    if wrong:
+        finding.wrong.append(f"{task}: {_some(wrong)}")
+
+
+def _differences(stored: Sample, anew: Sample) -> list[str]:
+    name = " ".join(_name(stored))
+    found = (
+        [] if same_question(stored.prompt, anew.prompt) else [f"{name} prompt is not the task's"]
+    )
+    found += [
+        f"{name} {part} is not the task's"
+        for part in ("outputs", "likelihoods")
+        if not _same(getattr(stored, part), getattr(anew, part))
+    ]
+    return found + [
+        f"{name} {metric}: stored {stored.values.get(metric)}, is {value}"
+        for metric, value in anew.values.items()
+        if not _same(stored.values.get(metric), value)
+    ]
+
+
+def _name(sample: Sample) -> tuple[str, str, str]:
+    return sample.task, sample.item_id, sample.filter
+
+
+def _judged_again(
+    samples: Sequence[Sample],
+    protocols: Mapping[str, Protocol],
+    scorer: Mapping[str, str],
+    workshop: _Workshop,
+    finding: Finding,
+) -> list[ItemScore]:
+    """All rows as they should be; without the run's scorer those of judged metrics are left out."""
+    items: list[ItemScore] = []
+    judged = {name: protocol for name, protocol in protocols.items() if protocol.judged}
+    judge = workshop.judge(scorer, judged) if judged else None
+    for name, protocol in protocols.items():
+        rows = score_samples(protocol, samples, judge)
+        if protocol.judged and judge is None:
+            rows = [row for row in rows if not protocol.metrics[row.metric].judge]
+            finding.unchecked.append(f"{name}: {scorer['name']} as it was is not available here")
+        items += rows
+    return items
+
+
+def _compare_items(
+    stored: Sequence[ItemScore], anew: Sequence[ItemScore], finding: Finding
+) -> None:
+    kept = {(row.task, row.metric, row.item_id): row for row in stored}
+    wrong = []
+    for row in anew:
+        found = kept.get((row.task, row.metric, row.item_id))
+        if found is None or not _same((found.value, found.weight), (row.value, row.weight)):
+            there = "nothing" if found is None else found.value
+            wrong.append(
+                f"{row.task}.{row.metric} of {row.item_id}: stored {there}, is {row.value}"
+            )
+    if wrong:
+        finding.wrong.append(f"items.parquet: {_some(wrong)}")
+
+
+def _compare_scores(stored: Sequence[Score], anew: Sequence[Score], finding: Finding) -> None:
+    kept = {(score.task, score.metric): score for score in stored}
+    finding.scores = len(anew)
+    wrong = []
+    for score in anew:
+        found = kept.get((score.task, score.metric))
+        figures, there = _figures(score), _figures(found) if found else ()
+        if not _same(there, figures):
+            wrong.append(f"{score.task}.{score.metric}: stored {there}, is {figures}")
+    if wrong:
+        finding.wrong.append(f"scores.json: {_some(wrong)}")
+
+
+def _figures(score: Score) -> tuple[float, ...]:
+    return (score.value, score.stderr, score.low, score.high, score.n, score.missing)
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Equal, part by part of tuples; NaN equals NaN."""
+    if isinstance(one, tuple) and isinstance(other, tuple):
+        return len(one) == len(other) and all(map(_same, one, other))
+    if isinstance(one, float) and isinstance(other, float):
+        return one == other or (math.isnan(one) and math.isnan(other))
+    return bool(one == other)
+
+
+def _some(texts: Iterable[str]) -> str:
+    """The first few, and how many more."""
+    found = sorted(texts)
+    more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+    return "; ".join(found[:SHOWN]) + more
