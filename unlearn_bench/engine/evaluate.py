@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from lm_eval.api.model import LM
@@ -61,31 +61,43 @@ def evaluate(
     *,
     seed: int,
     progress: Progress = lambda done, total: None,
+    only: Mapping[str, Collection[str]] | None = None,
 ) -> list[Sample]:
     """Every task's samples under the checkpoint that the engine holds, in document order.
 
-    Raises WeightSwapError when the weights changed while the tasks ran: nothing is returned then.
+    only: item ids by task; tasks and items that are not named are not asked. Raises
+    WeightSwapError when the weights changed while the tasks ran: nothing is returned then.
     """
     lm = EngineLM(engine, seed=seed, progress=progress, moments=_with_moments(tasks))
-    samples = ask(lm, tasks)
+    samples = ask(lm, tasks, only)
     engine.verify()
     return samples
 
 
-def ask(lm: LM, tasks: Mapping[str, Any]) -> list[Sample]:
-    """Put every task's questions to an lm-eval model; the samples in document order."""
+def ask(
+    lm: LM, tasks: Mapping[str, Any], only: Mapping[str, Collection[str]] | None = None
+) -> list[Sample]:
+    """Put every task's questions to an lm-eval model; the samples in document order.
+
+    only: as for `evaluate`.
+    """
+    chosen = None
+    if only is not None:
+        tasks = {name: tasks[name] for name in tasks if name in only}
+        chosen = {name: _places(task, only[name]) for name, task in tasks.items()}
     # Not `simple_evaluate`: it asks the machine for its history, 3 s a time, to print it.
     results = run_lm_eval(
         lm=lm,
         task_dict={"tasks": dict(tasks), "groups": {}, "group_map": {}},
         bootstrap_iters=0,
+        samples=chosen,
         log_samples=True,
     )
     assert results is not None  # None only on other ranks, and there are none
     return [
         _read_sample(name, logged, instances)
         for name, task in tasks.items()
-        for instances in [_instances_by_document(task)]
+        for instances in [_instances_by_item(task)]
         for logged in results["samples"][name]
     ]
 
@@ -97,18 +109,22 @@ def _with_moments(tasks: Mapping[str, Any]) -> frozenset[str]:
     )
 
 
-def _instances_by_document(task: Any) -> dict[int, list[Any]]:
-    found: dict[int, list[Any]] = {}
+def _places(task: Any, items: Collection[str]) -> list[int]:
+    return [n for n, document in enumerate(task.eval_docs) if str(document["id"]) in items]
+
+
+def _instances_by_item(task: Any) -> dict[str, list[Any]]:
+    found: dict[str, list[Any]] = {}
     for instance in sorted(task.instances, key=lambda instance: instance.idx):
-        found.setdefault(instance.doc_id, []).append(instance)
+        found.setdefault(str(instance.doc["id"]), []).append(instance)
     return found
 
 
 def _read_sample(
-    task: str, logged: dict[str, Any], instances: Mapping[int, Sequence[Any]]
+    task: str, logged: dict[str, Any], instances: Mapping[str, Sequence[Any]]
 ) -> Sample:
     document = logged["doc"]
-    own = instances[logged["doc_id"]]
+    own = instances[str(document["id"])]
     responses = [response for instance in own for response in instance.resps]
     return Sample(
         task=task,
