@@ -191,9 +191,8 @@ def test_what_cannot_be_checked_is_said_and_is_not_right(run: Path) -> None:
 def test_edited_and_asked_again_the_answers_are_the_same(run: Path) -> None:
     result = invoke("verify", str(run), "--offline", "--rerun", "9", "--methods", "random_noise")
     assert result.exit_code == 0, result.output
-    assert "random_noise-s0 again: right (success, 9 answers" in result.output.replace(
-        "10 a", "9 a"
-    )
+    # Nine items; one of GSM8K has an answer under each of its two filters.
+    assert re.search(r"random_noise-s0 again: right \(success, (9|10) answers", result.output)
     assert "noop-s0 again" not in result.output
     assert not list(run.glob("tmp*"))  # the checkpoint is gone
 
