@@ -409,6 +409,12 @@ def verify(
     scorer_checkpoint: Annotated[
         Path | None, typer.Option(help="A local checkpoint for the scorer.")
     ] = None,
+    rerun: Annotated[
+        int, typer.Option(min=0, help="Also edit again and ask this many items of every cell.")
+    ] = 0,
+    methods: Annotated[
+        str, typer.Option(help="Edit only these methods again, separated by commas.")
+    ] = "",
     offline: Annotated[bool | None, typer.Option("--offline", help="Use no network.")] = None,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Let the libraries talk.")
@@ -421,7 +427,8 @@ def verify(
     from unlearn_bench.commands import run_verify
 
     given = {"data": data, "offline": offline, "scorer_checkpoint": scorer_checkpoint}
-    raise typer.Exit(run_verify(run, given, verbose=verbose))
+    chosen = tuple(filter(None, methods.split(",")))
+    raise typer.Exit(run_verify(run, given, rerun=rerun, methods=chosen, verbose=verbose))
 
 
 @app.command("list")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from unlearn_bench.runs.execute import CellResult, Steps
     from unlearn_bench.runs.plan import Plan
     from unlearn_bench.runs.tune import Tuning
+    from unlearn_bench.runs.verify import Finding
 
 EXIT_FAILED, EXIT_INCOMPLETE = 1, 3
 SEQUENCE_DEFAULTS = {"suite": "requests", "output": "runs/sequence"}
@@ -38,25 +39,33 @@ def run_evaluate(
     from unlearn_bench.runs.together import edit_together, is_helper, is_launched
 
     reporter = Reporter(Console(stderr=True, quiet=is_helper()))
+    settings = config.model_dump(mode="json", exclude_none=True)
     if is_launched() and not dry_run:
         shared = edit_together(lambda: resolve_plan(config, reporter), reporter)
-        return _evaluate(shared.plan, lambda: shared, reporter) if shared else 0
+        return _evaluate(shared.plan, lambda: shared, settings, reporter) if shared else 0
     plan = resolve_plan(config, reporter)
     if dry_run:
         print_plan(plan, Console(quiet=is_helper()))
         return 0
-    return _evaluate(plan, lambda: ModelSteps(plan, reporter.say), reporter)
+    return _evaluate(plan, lambda: ModelSteps(plan, reporter.say), settings, reporter)
 
 
-def _evaluate(plan: Plan, open_steps: Callable[[], Steps], reporter: Reporter) -> int:
+def _evaluate(
+    plan: Plan,
+    open_steps: Callable[[], Steps],
+    settings: Mapping[str, Any],
+    reporter: Reporter,
+) -> int:
     from unlearn_bench.board.publish import publish
     from unlearn_bench.board.terminal import print_board
     from unlearn_bench.runs.execute import execute
+    from unlearn_bench.runs.rerun import write_settings
 
     screen = Console()
     for note in plan.notes:
         reporter.say(f"note: {note}")
     results = execute(plan, open_steps, reporter)
+    write_settings(plan.output, settings)
     board, paths = publish(plan, results)
     print_board(board, screen)
     for path in paths:
@@ -112,21 +121,28 @@ def run_tune(
     return 0 if found else EXIT_INCOMPLETE
 
 
-def run_verify(run: Path, given: Mapping[str, Any], *, verbose: bool) -> int:
-    """Verify a run's cells and say what was found; return the exit code."""
+def run_verify(
+    run: Path, given: Mapping[str, Any], *, rerun: int, methods: Sequence[str], verbose: bool
+) -> int:
+    """Verify a run's cells and say what was found; return the exit code.
+
+    rerun: items per cell that are asked again of models edited again, those of `methods` or all.
+    """
     config = load_config(given)
     silence_libraries(verbose=verbose)
     from unlearn_bench.data.options import SourceOptions
     from unlearn_bench.runs.resolve import data_folder
     from unlearn_bench.runs.verify import verify_run
 
-    screen = Console()
+    screen, reporter = Console(), Reporter()
     findings = verify_run(
         run,
         SourceOptions(data_folder=data_folder(config.data), offline=config.offline),
         scorer_checkpoint=config.scorer_checkpoint,
-        say=Reporter().say,
+        say=reporter.say,
     )
+    if rerun:
+        findings += _rerun(run, given, rerun, methods, reporter)
     for finding in findings:
         verdict = "wrong" if finding.wrong else "in part" if finding.unchecked else "right"
         counts = f"{finding.status}, {finding.samples} answers, {finding.scores} scores"
@@ -138,6 +154,17 @@ def run_verify(run: Path, given: Mapping[str, Any], *, verbose: bool) -> int:
     partly = sum(bool(finding.unchecked) for finding in findings)
     screen.print(f"{len(findings)} cells: {wrong} wrong, {partly} not wholly checked")
     return EXIT_FAILED if wrong else EXIT_INCOMPLETE if partly else 0
+
+
+def _rerun(
+    run: Path, given: Mapping[str, Any], items: int, methods: Sequence[str], reporter: Reporter
+) -> list[Finding]:
+    from unlearn_bench.runs.rerun import read_settings, rerun
+    from unlearn_bench.runs.resolve import resolve_plan
+
+    told = {name: value for name, value in given.items() if value is not None}
+    config = load_config({**read_settings(run), **told})
+    return rerun(resolve_plan(config, reporter), items, methods, reporter)
 
 
 def run_sequence(

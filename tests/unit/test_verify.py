@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -215,6 +216,46 @@ def test_what_cannot_be_checked_is_said_and_is_not_right(run: Path) -> None:
         "toxigen_mini: profanity_check as it was is not available here",
     ]
     assert invoke("verify", str(run), "--offline").exit_code == 3
+
+
+def test_edited_and_asked_again_the_answers_are_the_same(run: Path) -> None:
+    result = invoke("verify", str(run), "--offline", "--rerun", "9", "--methods", "random_noise")
+    assert result.exit_code == 0, result.output
+    # Nine items; one of GSM8K has an answer under each of its two filters.
+    assert re.search(r"random_noise-s0 again: right \(success, (9|10) answers", result.output)
+    assert "noop-s0 again" not in result.output
+    assert not list(run.glob("tmp*"))  # the checkpoint is gone
+
+
+def test_answers_of_another_model_are_found(run: Path) -> None:
+    """The likelihoods of every text moved by one nat, as another edit's would be, and all texts
+    replaced: everything stored still fits together but for the model.
+    """
+    folder = cell(run)
+    samples = [
+        dataclasses.replace(
+            sample,
+            likelihoods=tuple((total - 1, greedy) for total, greedy in sample.likelihoods),
+            outputs=tuple("something else" for _ in sample.outputs),
+        )
+        for sample in store.read_samples(folder / "samples.parquet")
+    ]
+    rewrite(folder, "samples.parquet", lambda path: store.write_samples(path, samples))
+    arguments = ("--offline", "--rerun", "500", "--methods", "random_noise")
+    result = invoke("verify", str(run), *arguments)
+    assert result.exit_code == 1
+    again = result.output.partition("again: wrong")[2]
+    assert "other likelihoods: fur_choice" in again
+    assert "most texts are others: fur_generate" in again
+
+
+def test_a_run_of_other_code_is_not_said_to_be_wrong(run: Path) -> None:
+    """No cell has the key that this version would give it."""
+    settings = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**settings, "seeds": [5]}))
+    result = invoke("verify", str(run), "--offline", "--rerun", "2", "--methods", "random_noise")
+    assert result.exit_code == 3
+    assert "no finished cell has this key" in result.output
 
 
 def test_no_run_there_is_said(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from lm_eval.api.model import LM
@@ -36,14 +36,15 @@ def load_tasks(
     limits: items per task, by the protocol's name or that of its real twin; absent means all.
     part: see `run_metadata`.
     """
-    by_task = {
+    own = {
         protocol.name: limits.get(protocol.name, limits.get(protocol.base))
         for protocol in protocols
     }
+    by_dataset = {protocol.dataset: own[protocol.name] for protocol in protocols} | own
     manager = TaskManager(
         include_path=str(tasks_folder()),
         include_defaults=False,
-        metadata=run_metadata(sources, by_task, paraphrases, part),
+        metadata=run_metadata(sources, by_dataset, paraphrases, part),
     )
     subtasks = [subtask for protocol in protocols for subtask in protocol.subtasks]
     tasks: dict[str, Any] = manager.load(subtasks)["tasks"]
@@ -60,43 +61,60 @@ def evaluate(
     *,
     seed: int,
     progress: Progress = lambda done, total: None,
+    only: Mapping[str, Collection[str]] | None = None,
 ) -> list[Sample]:
     """Every task's samples under the checkpoint that the engine holds, in document order.
 
-    Raises WeightSwapError when the weights changed while the tasks ran: nothing is returned then.
+    only: item ids by task; tasks and items that are not named are not asked. Raises
+    WeightSwapError when the weights changed while the tasks ran: nothing is returned then.
     """
     lm = EngineLM(engine, seed=seed, progress=progress, moments=_with_moments(tasks))
-    samples = ask(lm, tasks, in_chat=bool(engine.tokenizer.chat_template))
+    samples = ask(lm, tasks, only, in_chat=bool(engine.tokenizer.chat_template))
     engine.verify()
     return samples
 
 
-def ask(lm: LM, tasks: Mapping[str, Any], *, in_chat: bool) -> list[Sample]:
+def ask(
+    lm: LM,
+    tasks: Mapping[str, Any],
+    only: Mapping[str, Collection[str]] | None = None,
+    *,
+    in_chat: bool,
+) -> list[Sample]:
     """Put every task's questions to an lm-eval model; the samples in document order.
 
-    in_chat: whether the model has a chat template, through which it is asked what is a conversation
-    (`metadata: {chat_template: true}`). lm-eval takes it for all tasks of a call or for none.
+    only: as for `evaluate`. in_chat: whether the model has a chat template, through which it is
+    asked what is a conversation (`metadata: {chat_template: true}`). lm-eval takes it for all tasks
+    of a call or for none.
     """
+    if only is not None:
+        tasks = {name: tasks[name] for name in tasks if name in only}
     chat = {name: task for name, task in tasks.items() if in_chat and _says(task, "chat_template")}
     plain = {name: task for name, task in tasks.items() if name not in chat}
-    logged = _run(lm, plain, chat=False) | _run(lm, chat, chat=True)
+    logged = _run(lm, plain, only, chat=False) | _run(lm, chat, only, chat=True)
     return [
         _read_sample(name, entry, instances)
         for name, task in tasks.items()
-        for instances in [_instances_by_document(task)]
+        for instances in [_instances_by_item(task)]
         for entry in logged[name]
     ]
 
 
-def _run(lm: LM, tasks: dict[str, Any], *, chat: bool) -> dict[str, list[dict[str, Any]]]:
+def _run(
+    lm: LM, tasks: dict[str, Any], only: Mapping[str, Collection[str]] | None, *, chat: bool
+) -> dict[str, list[dict[str, Any]]]:
     """What lm-eval logs of each task, by name."""
     if not tasks:
         return {}
+    chosen = None
+    if only is not None:
+        chosen = {name: _places(task, only[name]) for name, task in tasks.items()}
     # Not `simple_evaluate`: it asks the machine for its history, 3 s a time, to print it.
     results = run_lm_eval(
         lm=lm,
         task_dict={"tasks": tasks, "groups": {}, "group_map": {}},
         bootstrap_iters=0,
+        samples=chosen,
         log_samples=True,
         apply_chat_template=chat,
     )
@@ -113,18 +131,22 @@ def _says(task: Any, what: str) -> bool:
     return bool((task.config.metadata or {}).get(what))
 
 
-def _instances_by_document(task: Any) -> dict[int, list[Any]]:
-    found: dict[int, list[Any]] = {}
+def _places(task: Any, items: Collection[str]) -> list[int]:
+    return [n for n, document in enumerate(task.eval_docs) if str(document["id"]) in items]
+
+
+def _instances_by_item(task: Any) -> dict[str, list[Any]]:
+    found: dict[str, list[Any]] = {}
     for instance in sorted(task.instances, key=lambda instance: instance.idx):
-        found.setdefault(instance.doc_id, []).append(instance)
+        found.setdefault(str(instance.doc["id"]), []).append(instance)
     return found
 
 
 def _read_sample(
-    task: str, logged: dict[str, Any], instances: Mapping[int, Sequence[Any]]
+    task: str, logged: dict[str, Any], instances: Mapping[str, Sequence[Any]]
 ) -> Sample:
     document = logged["doc"]
-    own = instances[logged["doc_id"]]
+    own = instances[str(document["id"])]
     responses = [response for instance in own for response in instance.resps]
     return Sample(
         task=task,

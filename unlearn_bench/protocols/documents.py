@@ -28,7 +28,7 @@ def run_metadata(
 ) -> dict[str, Any]:
     """What `load` needs to know of a run, in the plain form that lm-eval can carry.
 
-    limits: number of items per task (None: all). part: "validation" asks the items on
+    limits: number of items per data set and task (None: all). part: "validation" asks the items on
     which options are chosen in place of the task's own.
     """
     return {

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unlearn_bench.engine.base import Engine, open_engine
+from unlearn_bench.engine.base import Engine, LoadProof, open_engine
 from unlearn_bench.engine.evaluate import evaluate, load_tasks
 from unlearn_bench.errors import UnlearnBenchError
 from unlearn_bench.methods.contract import EditContext, EditData
@@ -141,6 +141,22 @@ class ModelSteps:
 
     def evaluate(self, cell: Cell, checkpoint: Path, tick: Tick) -> tuple[list[Sample], Any]:
         """Swap the checkpoint in, prove it, and ask every item."""
+        samples, proof = self._ask(cell, checkpoint, tick)
+        return samples, dataclasses.asdict(proof)
+
+    def ask_some(
+        self, cell: Cell, checkpoint: Path, only: Mapping[str, Collection[str]], tick: Tick
+    ) -> list[Sample]:
+        """As `evaluate`, some items of some tasks. only: item ids by subtask."""
+        return self._ask(cell, checkpoint, tick, only)[0]
+
+    def _ask(
+        self,
+        cell: Cell,
+        checkpoint: Path,
+        tick: Tick,
+        only: Mapping[str, Collection[str]] | None = None,
+    ) -> tuple[list[Sample], LoadProof]:
         if self._engine is None:
             self._engine = open_engine(self.plan.engine, self.plan.dtype)
         tick("load the checkpoint", 0, 0)
@@ -150,8 +166,9 @@ class ModelSteps:
             self._items(),
             seed=cell.seed,
             progress=lambda done, total: tick("items", done, total),
+            only=only,
         )
-        return samples, dataclasses.asdict(proof)
+        return samples, proof
 
     def _items(self) -> dict[str, Any]:
         if self._tasks is None:

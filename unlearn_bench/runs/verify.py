@@ -195,7 +195,7 @@ def _verify_values(
     for name in anew.keys() & kept.keys():
         wrong += _differences(kept[name], anew[name])
     if wrong:
-        finding.wrong.append(f"{task}: {_some(wrong)}")
+        finding.wrong.append(f"{task}: {some(wrong)}")
 
 
 def _differences(stored: Sample, anew: Sample) -> list[str]:
@@ -252,7 +252,7 @@ def _compare_items(
                 f"{row.task}.{row.metric} of {row.item_id}: stored {there}, is {row.value}"
             )
     if wrong:
-        finding.wrong.append(f"items.parquet: {_some(wrong)}")
+        finding.wrong.append(f"items.parquet: {some(wrong)}")
 
 
 def _compare_scores(stored: Sequence[Score], anew: Sequence[Score], finding: Finding) -> None:
@@ -265,7 +265,7 @@ def _compare_scores(stored: Sequence[Score], anew: Sequence[Score], finding: Fin
         if not _same(there, figures):
             wrong.append(f"{score.task}.{score.metric}: stored {there}, is {figures}")
     if wrong:
-        finding.wrong.append(f"scores.json: {_some(wrong)}")
+        finding.wrong.append(f"scores.json: {some(wrong)}")
 
 
 def _figures(score: Score) -> tuple[float, ...]:
@@ -281,8 +281,8 @@ def _same(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-def _some(texts: Iterable[str]) -> str:
-    """The first few, and how many more."""
+def some(texts: Iterable[str]) -> str:
+    """The first few of them, and how many more there are."""
     found = sorted(texts)
     more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
     return "; ".join(found[:SHOWN]) + more

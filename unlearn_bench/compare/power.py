@@ -1,0 +1,25 @@
+"""What a comparison of this size could find, before it is made."""
+
+from __future__ import annotations
+
+import math
+
+from scipy.stats import norm
+
+LEVEL = 0.05  # two-sided
+POWER = 0.8
+
+
+def minimum_detectable_effect(
+    spread: float, clusters: int, *, binary: bool = False, power: float = POWER
+) -> float:
+    """Smallest true difference of two models' means that a paired test at 5 % finds this often.
+
+    spread: standard deviation of the clusters' differences. (z_{0.975} + z_power)·spread / √C (for
+    example Cohen 1988, section 2.4, with the normal in place of t). binary: items are 0 or 1 and
+    stand alone; the exact test then needs one item more, 1/C. NaN below two clusters.
+    """
+    if clusters < 2:
+        return math.nan
+    quantiles = norm.ppf(1 - LEVEL / 2) + norm.ppf(power)
+    return float(quantiles * spread / math.sqrt(clusters)) + (1 / clusters if binary else 0)

@@ -1,0 +1,141 @@
+"""Edit and ask again, for a few items of every cell: does the run come out as it is stored?"""
+
+from __future__ import annotations
+
+import json
+import random
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from unlearn_bench.errors import CorruptDataError, UnlearnBenchError, UsageError
+from unlearn_bench.runs.execute import CHECKPOINT
+from unlearn_bench.runs.plan import Cell, Plan
+from unlearn_bench.runs.progress import Reporter
+from unlearn_bench.runs.steps import ModelSteps
+from unlearn_bench.runs.store import cell_folder, read_record, read_samples, write_json
+from unlearn_bench.runs.verify import SCORED, Finding, some
+from unlearn_bench.schema import Sample
+
+SETTINGS = "run.json"
+# Nats per token between two runs of the same edit: other batches round otherwise, most in bf16.
+TOLERANCE = 0.05
+
+
+def write_settings(output: Path, settings: Mapping[str, Any]) -> None:
+    """Keep what the command was given beside its cells, folders made absolute."""
+    kept = dict(settings)
+    for name in ("data", "tuned", "scorer_checkpoint"):
+        if kept.get(name):
+            kept[name] = str(Path(kept[name]).expanduser().resolve())
+    write_json(output / SETTINGS, kept)
+
+
+def read_settings(output: Path) -> dict[str, Any]:
+    """What the last command of this output folder was given. Raises UnlearnBenchError."""
+    try:
+        settings: dict[str, Any] = json.loads((output / SETTINGS).read_bytes())
+    except (OSError, ValueError) as error:
+        raise UnlearnBenchError(
+            f"the run's settings cannot be read: {error}",
+            where=str(output / SETTINGS),
+            next_step="run the same evaluate command again: finished cells are not run again",
+        ) from error
+    return {**settings, "output": str(output)}
+
+
+def rerun(plan: Plan, items: int, methods: Sequence[str], reporter: Reporter) -> list[Finding]:
+    """One finding per cell of `methods` (all without any), in the plan's order.
+
+    items: how many are asked again per cell, drawn with the cell's seed. A cell whose key the plan
+    no longer has was made by other code, versions or data: it cannot be repeated, and is unchecked.
+    """
+    chosen = [cell for cell in plan.cells if not methods or cell.method in methods]
+    if not chosen:
+        raise UsageError(f"the run has no method {', '.join(methods)}")
+    steps = ModelSteps(plan, reporter.say)
+    findings = []
+    try:
+        with reporter.step("prepare the models") as tick:
+            steps.prepare(tick)
+        for cell in chosen:
+            findings.append(_rerun_cell(cell, plan, steps, items, reporter))
+    finally:
+        steps.close()
+    return findings
+
+
+def _rerun_cell(
+    cell: Cell, plan: Plan, steps: ModelSteps, items: int, reporter: Reporter
+) -> Finding:
+    folder = cell_folder(plan.output, cell.key, cell.method, cell.seed)
+    finding = Finding(f"{folder.name} again")
+    try:
+        record = read_record(folder, cell.key)
+    except CorruptDataError as error:
+        finding.wrong.append(error.what)
+        return finding
+    if record is None or record.status not in SCORED:
+        finding.status = record.status if record else "absent"
+        finding.unchecked.append("no finished cell has this key: other code, versions or data")
+        return finding
+    finding.status = record.status
+    stored = read_samples(folder / "samples.parquet")
+    with tempfile.TemporaryDirectory(dir=plan.output) as place:
+        checkpoint = Path(place) / CHECKPOINT
+        with reporter.step(f"{cell.label}: edit") as tick:
+            steps.edit(cell, checkpoint, tick)
+        with reporter.step(f"{cell.label}: ask {items} items") as tick:
+            anew = steps.ask_some(cell, checkpoint, _draw(stored, items, cell.seed), tick)
+        known = json.loads((folder / "provenance.json").read_bytes())["weights_fingerprint"]
+        if steps.describe(checkpoint)["weights_fingerprint"] != known:
+            finding.unchecked.append("the edit gave other weights: another kind of machine?")
+    finding.samples = len(anew)
+    _compare(stored, anew, finding)
+    return finding
+
+
+def _draw(samples: Sequence[Sample], items: int, seed: int) -> dict[str, set[str]]:
+    """Item ids by subtask."""
+    asked = sorted({(sample.task, sample.item_id) for sample in samples})
+    chosen: dict[str, set[str]] = {}
+    for task, item in random.Random(seed).sample(asked, min(items, len(asked))):  # noqa: S311
+        chosen.setdefault(task, set()).add(item)
+    return chosen
+
+
+def _compare(stored: Sequence[Sample], anew: Sequence[Sample], finding: Finding) -> None:
+    kept = {(sample.task, sample.item_id, sample.filter): sample for sample in stored}
+    far, other, texts = [], [], 0
+    for sample in anew:
+        before = kept[sample.task, sample.item_id, sample.filter]
+        name = f"{sample.task} {sample.item_id}"
+        gap = _gap(before, sample)
+        if not gap <= TOLERANCE:  # NaN is far
+            far.append(f"{name}: {gap:.3f} nats per token")
+        texts += len(sample.outputs)
+        other += [
+            f"{name}: {one[:40]!r} was {two[:40]!r}"
+            for one, two in zip(sample.outputs, before.outputs, strict=True)
+            if one != two
+        ]
+    if far:
+        finding.wrong.append(f"other likelihoods: {some(far)}")
+    if 2 * len(other) > texts:
+        finding.wrong.append(f"most texts are others: {some(other)}")
+    elif other:
+        finding.unchecked.append(f"{len(other)} of {texts} texts are others: {some(other)}")
+
+
+def _gap(one: Sample, other: Sample) -> float:
+    """Largest difference of a text's likelihood, in nats per token."""
+    gaps = [0.0]
+    for index, ((before, _), (after, _)) in enumerate(
+        zip(one.likelihoods, other.likelihoods, strict=True)
+    ):
+        words = one.values.values() if not one.tokens else ()
+        pairs = [value[1] for value in words if isinstance(value, tuple)]
+        length = len(one.tokens[index].log_probs) if one.tokens else max(pairs, default=1.0)
+        gaps.append(abs(before - after) / length if before != after else 0.0)
+    return max(gaps)
