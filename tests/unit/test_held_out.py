@@ -13,7 +13,7 @@ from data_files import write_jsonl, write_parquet
 from tests.unit.test_execute import Screen
 from unlearn_bench.config import RunConfig, Suite, load_suite
 from unlearn_bench.data import realtoxicityprompts, sources, wikitext
-from unlearn_bench.data.fur import load_fur
+from unlearn_bench.data.fur import FurData, load_fur
 from unlearn_bench.data.options import SourceOptions
 from unlearn_bench.data.sources import load_documents, load_validation, resolve_task_dataset
 from unlearn_bench.engine.evaluate import load_tasks
@@ -150,13 +150,13 @@ def test_a_planted_test_item_is_found_by_its_id_and_by_its_words(
 
 def test_a_planted_fact_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if the questions of the tests were loaded whatever the part."""
-    real = load_fur().evaluation_rows
+    real = load_fur()
 
-    class Forgetful:
-        def evaluation_rows(self, part: str) -> Any:
-            return real("test")
+    class Forgetful(FurData):
+        def evaluation_rows(self, part: str = "test") -> Any:
+            return super().evaluation_rows("test")
 
-    monkeypatch.setattr(documents, "load_fur", Forgetful)
+    monkeypatch.setattr(documents, "load_fur", lambda: Forgetful(real.subjects, real.origin))
     with pytest.raises(CorruptDataError, match="on the test item"):
         check_held_out(SMALL, protocols("fur"), OFFLINE)
 

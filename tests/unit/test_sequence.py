@@ -87,7 +87,8 @@ class FurSteps(SmallSteps):
                                {"forget_extraction_strength": strength(fact.id, forgotten, late),
                                 "forget_choice_acc": 1.0}
                                if subject.role == "forget"
-                               else {"update_efficacy": float(fact.id in updated)}, {})
+                               else {"update_efficacy": float(fact.id in updated)},
+                               {"subject": subject.id})
                     )  # fmt: skip
         return samples, {"loaded": "x"}
 
