@@ -87,6 +87,13 @@ def evaluate(
     tasks: Annotated[
         str | None, typer.Option(help="Only these tasks of the suite, separated by commas.")
     ] = None,
+    edit_set: Annotated[
+        str | None,
+        typer.Option(
+            help="What the models learn and the methods edit: fur, or a public set in its place, "
+            "such as tofu_forget10 or counterfact_100. Default: fur."
+        ),
+    ] = None,
     limit: Annotated[int | None, typer.Option(help="At most this many items of each task.")] = None,
     seeds: Annotated[
         str | None,
@@ -174,6 +181,7 @@ def evaluate(
         "target": target,
         "methods": methods,
         "suite": suite,
+        "edit_set": edit_set,
         "tasks": tasks,
         "limit": limit,
         "seeds": seeds,

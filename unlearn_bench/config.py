@@ -36,6 +36,7 @@ from unlearn_bench.errors import UnknownNameError, UsageError
 SUITES = Path(__file__).parent / "suites"
 PREFIX = "UNLEARN_BENCH_"
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
+OWN_SET = "fur"  # the edit set that suites name; another stands in its place
 SEED_LIMIT = 2**32  # numpy and torch both take seeds below it
 
 Dtype = Literal["auto", "mixed", "float32", "bfloat16", "float16"]
@@ -91,6 +92,22 @@ class Suite(BaseModel):
             name += f"-limit{limit}"
         return Suite(**{**self.model_dump(), "name": name, "tasks": chosen, "limits": limits})
 
+    def over(self, edit_set: str) -> Suite:
+        """The same suite with another edit set's task in the place of `fur`, and its limit.
+
+        What the models have learned is another thing, so it has a name of its own, whatever the
+        tasks: `quick-tofu_forget10`.
+        """
+        if edit_set == OWN_SET:
+            return self
+        names = {OWN_SET: edit_set}
+        changed = {
+            "name": f"{self.name}-{edit_set}",
+            "tasks": tuple(dict.fromkeys(names.get(task, task) for task in self.tasks)),
+            "limits": {names.get(task, task): limit for task, limit in self.limits.items()},
+        }
+        return Suite(**{**self.model_dump(), **changed})
+
 
 def _smaller(own: int | None, cap: int | None) -> int | None:
     given = [value for value in (own, cap) if value is not None]
@@ -108,6 +125,7 @@ class RunConfig(BaseSettings):
     methods: Names = ("all",)
     tasks: Names | None = None
     suite: str = "quick"
+    edit_set: str = OWN_SET
     seeds: Annotated[tuple[int, ...], NoDecode] = (0,)
     set: Annotated[dict[str, dict[str, Any]], NoDecode] = {}
     tuned: Path | None = None

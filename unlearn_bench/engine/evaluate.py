@@ -11,6 +11,7 @@ from lm_eval.tasks import TaskManager
 from unlearn_bench.data.files import tasks_folder
 from unlearn_bench.data.fur import Part
 from unlearn_bench.data.options import SourceOptions
+from unlearn_bench.data.sources import FUR, PUBLIC_SETS
 from unlearn_bench.engine.base import Engine, Progress
 from unlearn_bench.engine.likelihood import Likelihood
 from unlearn_bench.engine.lm import EngineLM
@@ -39,10 +40,11 @@ def load_tasks(
         protocol.dataset: limits.get(protocol.name, limits.get(protocol.base))
         for protocol in protocols
     }
+    edit_set = next((name for name in by_dataset if name in PUBLIC_SETS), FUR)  # a run has one
     manager = TaskManager(
         include_path=str(tasks_folder()),
         include_defaults=False,
-        metadata=run_metadata(sources, by_dataset, paraphrases, part),
+        metadata=run_metadata(sources, by_dataset, paraphrases, part, edit_set),
     )
     subtasks = [subtask for protocol in protocols for subtask in protocol.subtasks]
     tasks: dict[str, Any] = manager.load(subtasks)["tasks"]

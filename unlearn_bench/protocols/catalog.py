@@ -2,7 +2,8 @@
 
 One folder `tasks/<task>/` holds a `protocol.yaml` (read here) and the lm-eval YAML files of its
 subtasks. Every task with a `mini` folder also exists as `<task>_mini`: the same protocol over the
-small set written for this project, under another name so that the two never share a column.
+small set written for this project, under another name so that the two never share a column. A
+protocol that names several data sets is one task of each.
 """
 
 from __future__ import annotations
@@ -57,7 +58,10 @@ class Metric(BaseModel):
 
 
 class Protocol(BaseModel):
-    """One task of the board. `subtasks` are the names lm-eval runs; `dataset` is what they read."""
+    """One task of the board. `subtasks` are the names lm-eval runs; `dataset` is what they read.
+
+    `datasets`, in a file in place of `dataset`, makes one task of each, called as the data set.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -95,11 +99,11 @@ def list_protocols() -> dict[str, Protocol]:
     """Every task by name, the mini twins included. Raises CorruptDataError for a broken file."""
     protocols: dict[str, Protocol] = {}
     for file in sorted(tasks_folder().glob("*/protocol.yaml")):
-        protocol = _read_protocol(file)
-        protocols[protocol.name] = protocol
-        if (file.parent / "mini").is_dir():
-            twin = _mini_twin(protocol)
-            protocols[twin.name] = twin
+        for protocol in _read_protocols(file):
+            protocols[protocol.name] = protocol
+            if (file.parent / "mini").is_dir():
+                twin = _mini_twin(protocol)
+                protocols[twin.name] = twin
     return protocols
 
 
@@ -112,7 +116,7 @@ def find_protocol(name: str) -> Protocol:
 
 
 @cache
-def _read_protocol(file: Path) -> Protocol:
+def _read_protocols(file: Path) -> tuple[Protocol, ...]:
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
         metrics = {
@@ -120,7 +124,13 @@ def _read_protocol(file: Path) -> Protocol:
             for block in content.pop("metrics")
             for name, metric in _expand_block(block).items()
         }
-        return Protocol(**content, name=file.parent.name, folder=file.parent, metrics=metrics)
+        named = {name: name for name in content.pop("datasets", ())}
+        if not named:
+            named = {file.parent.name: content.pop("dataset")}
+        return tuple(
+            Protocol(**content, name=name, dataset=dataset, folder=file.parent, metrics=metrics)
+            for name, dataset in named.items()
+        )
     except (yaml.YAMLError, ValidationError, TypeError, KeyError) as error:
         raise CorruptDataError(f"not a valid protocol: {error}", where=str(file)) from error
 

@@ -14,13 +14,22 @@ from typing import Any
 
 from unlearn_bench.config import RunConfig, Suite
 from unlearn_bench.data.behaviour import load_behaviour
-from unlearn_bench.data.fur import FurData, FurSets, Part, load_fur
+from unlearn_bench.data.fur import FurSets, Part
 from unlearn_bench.data.options import SourceOptions
-from unlearn_bench.data.sources import load_documents, load_validation, resolve_task_dataset
+from unlearn_bench.data.public import EditSet
+from unlearn_bench.data.sources import (
+    FUR,
+    PUBLIC_SETS,
+    load_documents,
+    load_edit_set,
+    load_validation,
+    resolve_task_dataset,
+    tasks_folder,
+)
 from unlearn_bench.engine.base import resolve_dtype, resolve_engine
 from unlearn_bench.errors import UnlearnBenchError, UsageError
 from unlearn_bench.methods.contract import EditData
-from unlearn_bench.methods.needs import check_names, check_sets
+from unlearn_bench.methods.needs import check_names, check_sets, missing_sets
 from unlearn_bench.methods.options import resolve_options
 from unlearn_bench.models.fingerprint import (
     config_hash,
@@ -90,7 +99,7 @@ def resolve_plan(config: RunConfig, reporter: Reporter, *, part: Part = "test") 
     """
     output = check_output(config.output)
     cards, notes = choose_methods(config.methods, own_target=config.target is not None)
-    suite = choose_suite(config, list_protocols(), part)
+    suite = choose_suite(config, list_protocols(), part, (FUR, *PUBLIC_SETS))
     check_settings(config.set, cards)
     scorer_cards = _scorer_candidates(config.scorer)
     engine = resolve_engine(config.engine)
@@ -105,9 +114,10 @@ def resolve_plan(config: RunConfig, reporter: Reporter, *, part: Part = "test") 
     sources = SourceOptions(data_folder=_data_folder(config.data), offline=config.offline)
     with reporter.step("find the data"):
         protocols, origins, data_notes = _find_tasks(suite, sources)
-        fur = load_fur(sources)
+        fur = load_edit_set(config.edit_set, sources)
         own_target = config.target is not None
         data, anchors = _edit_data(cards, fur, suite, protocols, sources, own_target=own_target)
+        cards, left_out = _serve(cards, config.methods, data)
         for name, card in cards.items():
             check_sets(card, options[name], data)
     with reporter.step("open the model"):
@@ -150,8 +160,25 @@ def resolve_plan(config: RunConfig, reporter: Reporter, *, part: Part = "test") 
         keep_checkpoints=config.keep_checkpoints,
         tuned=winners,
         tuning=tuned.facts(),
-        notes=(*notes, *data_notes, *judge.notes, *tuned.notes(cards, options, winners)),
+        notes=(*notes, *data_notes, *left_out, *judge.notes, *tuned.notes(cards, options, winners)),
     )
+
+
+def _serve(
+    cards: dict[str, Card], asked: Sequence[str], data: EditData
+) -> tuple[dict[str, Card], list[str]]:
+    """Without the methods of `all` that need a set which the edit set does not have, and notes."""
+    missing = {
+        name: [need for need in missing_sets(card, data) if need in FUR_SETS]
+        for name, card in cards.items()
+        if name not in asked
+    }
+    lacking = {name: sets for name, sets in missing.items() if sets}
+    notes = [
+        f"{name} left out: it needs {', '.join(sets)}, which the edit set does not have"
+        for name, sets in lacking.items()
+    ]
+    return {name: card for name, card in cards.items() if name not in lacking}, notes
 
 
 def _data_folder(folder: Path | None) -> Path | None:
@@ -186,7 +213,7 @@ def _find_tasks(
 
 def _edit_data(
     cards: Mapping[str, Card],
-    fur: FurData,
+    fur: EditSet,
     suite: Suite,
     protocols: Mapping[str, Protocol],
     sources: SourceOptions,
@@ -240,7 +267,7 @@ def _made_of(cards: Mapping[str, Card], data: EditData) -> dict[str, dict[str, A
 
 
 def _target_facts(
-    model: OpenedModel, fur: FurData, anchors: Sequence[str], *, own_target: bool
+    model: OpenedModel, fur: EditSet, anchors: Sequence[str], *, own_target: bool
 ) -> dict[str, Any]:
     """What θ₀ is made of: the user's weights, or the base with the recipe and its texts."""
     facts: dict[str, Any] = {
@@ -248,7 +275,7 @@ def _target_facts(
         "config": config_hash(model.folder),
         "tokenizer": tokenizer_hash(model.folder),
         "template": template_hash(model.folder),
-        "fur_sha256": fur.origin.sha256,
+        "edit_set": {"name": fur.origin.dataset, "sha256": fur.origin.sha256},
     }
     if own_target:
         return facts | {"own": True}
@@ -280,11 +307,14 @@ def _suite_facts(
 def _evaluation_code(engine: str, protocols: Mapping[str, Protocol]) -> str:
     """Hash of all code and task definitions that stand between a checkpoint and its scores."""
     own = [PACKAGE / name for name in (*EVALUATION_CODE, f"engine/{engine}_engine.py")]
+    folders = {protocol.folder for protocol in protocols.values()}
+    if any(protocol.dataset in PUBLIC_SETS for protocol in protocols.values()):
+        folders.add(tasks_folder() / FUR)  # whose definitions theirs include
     tasks = {
         file
-        for protocol in protocols.values()
+        for folder in folders
         for pattern in ("*.yaml", "*.py")
-        for file in protocol.folder.glob(pattern)
+        for file in folder.glob(pattern)
         if file.name != "protocol.yaml"  # its wording may change; the rest is hashed as read
     }
     definitions = sorted(file_sha256(file) for file in tasks)
