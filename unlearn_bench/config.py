@@ -87,7 +87,7 @@ class Suite(BaseModel):
         }
         name = self.name
         if set(chosen) != set(self.tasks):
-            name += "-" + "-".join(chosen)
+            name += "-" + "-".join(Path(task).stem if "/" in task else task for task in chosen)
         if limit is not None:
             name += f"-limit{limit}"
         return Suite(**{**self.model_dump(), "name": name, "tasks": chosen, "limits": limits})
@@ -126,6 +126,7 @@ class RunConfig(BaseSettings):
     tasks: Names | None = None
     suite: str = "quick"
     edit_set: str = OWN_SET
+    allow_task_code: bool = False
     seeds: Annotated[tuple[int, ...], NoDecode] = (0,)
     set: Annotated[dict[str, dict[str, Any]], NoDecode] = {}
     tuned: Path | None = None

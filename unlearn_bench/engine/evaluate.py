@@ -17,6 +17,7 @@ from unlearn_bench.engine.likelihood import Likelihood
 from unlearn_bench.engine.lm import EngineLM
 from unlearn_bench.protocols.catalog import Protocol
 from unlearn_bench.protocols.documents import run_metadata
+from unlearn_bench.protocols.harness import load_harness_tasks
 from unlearn_bench.schema import Sample
 
 FEWSHOT_SEED = 1234  # lm-eval's own default, so that few-shot examples are stock's
@@ -39,6 +40,7 @@ def load_tasks(
     by_dataset = {
         protocol.dataset: limits.get(protocol.name, limits.get(protocol.base))
         for protocol in protocols
+        if not protocol.harness
     }
     edit_set = next((name for name in by_dataset if name in PUBLIC_SETS), FUR)  # a run has one
     manager = TaskManager(
@@ -46,13 +48,23 @@ def load_tasks(
         include_defaults=False,
         metadata=run_metadata(sources, by_dataset, paraphrases, part, edit_set),
     )
-    subtasks = [subtask for protocol in protocols for subtask in protocol.subtasks]
+    subtasks = [name for own in protocols if not own.harness for name in own.subtasks]
     tasks: dict[str, Any] = manager.load(subtasks)["tasks"]
     for task in tasks.values():
         task.set_fewshot_seed(FEWSHOT_SEED)
         if task.config.repeats > 1:
             task.set_config("repeats", samples_per_prompt)
-    return tasks
+    for task in (others := _load_others(protocols, sources)).values():
+        task.set_fewshot_seed(FEWSHOT_SEED)
+        if task.config.num_fewshot is None:  # as lm-eval's own command does
+            task.set_config("num_fewshot", 0)
+    return {**tasks, **others}
+
+
+def _load_others(protocols: Sequence[Protocol], sources: SourceOptions) -> dict[str, Any]:
+    """lm-eval's own tasks. Code in task files was allowed when the run was planned, or refused."""
+    names = list(dict.fromkeys(own.harness for own in protocols if own.harness))
+    return dict(load_harness_tasks(names, sources, allow_code=True).tasks)
 
 
 def evaluate(
@@ -60,22 +72,26 @@ def evaluate(
     tasks: Mapping[str, Any],
     *,
     seed: int,
+    others: Mapping[str, list[int]] | None = None,
     progress: Progress = lambda done, total: None,
 ) -> list[Sample]:
     """Every task's samples under the checkpoint that the engine holds, in document order.
 
-    Raises WeightSwapError when the weights changed while the tasks ran: nothing is returned then.
+    others: of lm-eval's own tasks the positions of the documents to ask, which are also their
+    items' names: their documents have no ids. Raises WeightSwapError when the weights changed while
+    the tasks ran: nothing is returned then.
     """
     # Not `simple_evaluate`: it asks the machine for its history, 3 s a time, to print it.
     results = run_lm_eval(
         lm=EngineLM(engine, seed=seed, progress=progress),
         task_dict={"tasks": dict(tasks), "groups": {}, "group_map": {}},
+        samples=dict(others or {}),
         bootstrap_iters=0,
         log_samples=True,
     )
     assert results is not None  # None only on other ranks, and there are none
     samples = [
-        _read_sample(name, logged, instances)
+        _read_sample(name, logged, instances, named=name not in (others or {}))
         for name, task in tasks.items()
         for instances in [_instances_by_document(task)]
         for logged in results["samples"][name]
@@ -92,14 +108,14 @@ def _instances_by_document(task: Any) -> dict[int, list[Any]]:
 
 
 def _read_sample(
-    task: str, logged: dict[str, Any], instances: Mapping[int, Sequence[Any]]
+    task: str, logged: dict[str, Any], instances: Mapping[int, Sequence[Any]], *, named: bool
 ) -> Sample:
     document = logged["doc"]
     own = instances[logged["doc_id"]]
     responses = [response for instance in own for response in instance.resps]
     return Sample(
         task=task,
-        item_id=str(document["id"]),
+        item_id=str(document["id"]) if named else f"{task}:{logged['doc_id']}",
         filter=logged["filter"],
         prompt=str(own[0].args[0]),
         outputs=tuple(response for response in responses if isinstance(response, str)),

@@ -20,6 +20,7 @@ from unlearn_bench.errors import CorruptDataError, UnknownNameError
 from unlearn_bench.schema import Direction
 
 MINI = "_mini"
+EVERY = "*"  # a metric over the items of every subtask
 
 Reduce = Literal["mean", "weighted_exp", "bits", "macro_mean", "group_gap"]
 Judgement = Literal["max", "mean", "any_above"]
@@ -33,6 +34,7 @@ class Metric(BaseModel):
     mean, or 1 if any is above `threshold` (strictly). `text` is a property of the texts themselves.
     `reduce` makes one number of the items; `group` and `cluster` name the document fields that hold
     an item's stratum and what it has in common with other items, so that they are not independent.
+    Of a metric over every subtask (EVERY) the strata are the subtasks.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -61,6 +63,8 @@ class Protocol(BaseModel):
     """One task of the board. `subtasks` are the names lm-eval runs; `dataset` is what they read.
 
     `datasets`, in a file in place of `dataset`, makes one task of each, called as the data set.
+    harness: of a task that is not ours the name or file by which it was asked for, "" for ours;
+    definition: then the files that define it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -74,11 +78,13 @@ class Protocol(BaseModel):
     metrics: dict[str, Metric]
     headline: tuple[str, ...] = ()
     folder: Path
+    harness: str = ""
+    definition: tuple[Path, ...] = ()
 
     @property
     def base(self) -> str:
-        """The task's name without the mark of the mini set."""
-        return self.name.removesuffix(MINI) if self.mini else self.name
+        """The name that suites have it by: without the mark of the mini set, or as asked for."""
+        return self.harness or (self.name.removesuffix(MINI) if self.mini else self.name)
 
     @property
     def judged(self) -> bool:
@@ -88,7 +94,7 @@ class Protocol(BaseModel):
     @model_validator(mode="after")
     def _names_fit(self) -> Protocol:
         for name, metric in self.metrics.items():
-            if metric.subtask not in self.subtasks:
+            if metric.subtask not in (EVERY, *self.subtasks):
                 raise ValueError(f"metric {name} is of subtask {metric.subtask}, not listed")
         if stray := set(self.headline) - set(self.metrics):
             raise ValueError(f"headline names no metric: {sorted(stray)}")

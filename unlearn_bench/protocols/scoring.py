@@ -12,7 +12,7 @@ from typing import Protocol as Interface
 import numpy as np
 from numpy.typing import NDArray
 
-from unlearn_bench.protocols.catalog import Judgement, Metric, Protocol
+from unlearn_bench.protocols.catalog import EVERY, Judgement, Metric, Protocol
 from unlearn_bench.schema import ItemScore, Sample
 
 
@@ -44,6 +44,7 @@ def score_samples(
                     str(sample.document[field]) if field else ""
                     for field in (metric.group, metric.cluster)
                 )
+                group = sample.task if metric.subtask == EVERY else group
                 item = ItemScore(protocol.name, name, sample.item_id, group, value, weight, cluster)
                 scores.append(item)
     return scores
@@ -67,7 +68,7 @@ def _item_value(
     metric: Metric, sample: Sample, toxicity: dict[str, float]
 ) -> tuple[float, float] | None:
     """(value, weight), or None if the sample does not belong to the metric at all."""
-    if sample.task != metric.subtask:
+    if metric.subtask not in (EVERY, sample.task):
         return None
     if metric.judge:
         scores = [toxicity[text] for text in sample.outputs]

@@ -167,15 +167,15 @@ def role_of(card: Card) -> Role:
 
 def choose_suite(
     config: RunConfig,
-    known: Mapping[str, Any],
     part: Part = "test",
     edit_sets: Collection[str] = (OWN_SET,),
 ) -> Suite:
     """The configured suite, narrowed to --tasks and --limit, with the edit set's task in it.
 
-    known: the tasks. Raises UnknownNameError, and UsageError for a task about another edit set, and
-    for a suite of the other part: a board of the items that options were chosen on would flatter
-    whoever was tuned, and options chosen on test items would have seen the answers.
+    Whether its tasks exist is not asked here. Raises UnknownNameError for the edit set; UsageError
+    for a task about another edit set, and for a suite of the other part: a board of the items that
+    options were chosen on would flatter whoever was tuned, and options chosen on test items would
+    have seen the answers.
     """
     suite = load_suite(config.suite).narrowed(config.tasks, config.limit).over(config.edit_set)
     if config.edit_set not in edit_sets:
@@ -188,8 +188,6 @@ def choose_suite(
             next_step=f"choose a suite that asks the others: {fitting}",
         )
     for task in suite.tasks:
-        if task not in known:
-            raise UnknownNameError("task", task, known)
         if task in edit_sets and task != config.edit_set:
             raise UsageError(
                 f"the task {task!r} asks about texts that the models of this run never learn",

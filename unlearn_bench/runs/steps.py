@@ -16,6 +16,7 @@ from unlearn_bench.methods.run import edit_model
 from unlearn_bench.models.fingerprint import config_hash, fingerprint, template_hash, tokenizer_hash
 from unlearn_bench.models.load import load_model, save_model
 from unlearn_bench.protocols.catalog import Protocol
+from unlearn_bench.protocols.harness import asked_positions
 from unlearn_bench.protocols.scoring import score_samples
 from unlearn_bench.runs.memory import return_memory, reuse_memory, trimmed
 from unlearn_bench.runs.plan import Cell, Plan, needs_exact
@@ -149,6 +150,9 @@ class ModelSteps:
             self._engine,
             self._items(),
             seed=cell.seed,
+            others=asked_positions(
+                self.plan.protocols.values(), self.plan.suite.limits, self._items()
+            ),
             progress=lambda done, total: tick("items", done, total),
         )
         return samples, dataclasses.asdict(proof)
