@@ -37,6 +37,7 @@ SUITES = Path(__file__).parent / "suites"
 PREFIX = "UNLEARN_BENCH_"
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 OWN_SET = "fur"  # the edit set that suites name; another stands in its place
+TASK_FILES = (".yaml", ".yml")
 SEED_LIMIT = 2**32  # numpy and torch both take seeds below it
 
 Dtype = Literal["auto", "mixed", "float32", "bfloat16", "float16"]
@@ -87,7 +88,8 @@ class Suite(BaseModel):
         }
         name = self.name
         if set(chosen) != set(self.tasks):
-            name += "-" + "-".join(Path(task).stem if "/" in task else task for task in chosen)
+            stems = (Path(task).stem if task.endswith(TASK_FILES) else task for task in chosen)
+            name += "-" + "-".join(stems)
         if limit is not None:
             name += f"-limit{limit}"
         return Suite(**{**self.model_dump(), "name": name, "tasks": chosen, "limits": limits})

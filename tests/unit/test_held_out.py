@@ -145,7 +145,7 @@ def test_a_planted_fact_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
         def evaluation_rows(self, part: str) -> Any:
             return real("test")
 
-    monkeypatch.setattr(documents, "load_fur", Forgetful)
+    monkeypatch.setattr(documents, "load_edit_set", lambda name, sources: Forgetful())
     with pytest.raises(CorruptDataError, match="on the test item"):
         check_held_out(SMALL, protocols("fur"), OFFLINE)
 

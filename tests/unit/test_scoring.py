@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from unlearn_bench.compare.aggregate import aggregate
+from unlearn_bench.data.sources import PUBLIC_SETS
 from unlearn_bench.protocols.catalog import find_protocol, list_protocols
 from unlearn_bench.protocols.scoring import score_samples
 from unlearn_bench.schema import Sample
@@ -84,7 +85,7 @@ def test_every_task_has_the_issues_metrics_and_minis_have_names_of_their_own() -
     protocols = list_protocols()
     real = {"fur", "truthfulqa", "wikitext", "gsm8k", "realtoxicityprompts", "toxigen"}
     minis = {"truthfulqa_mini", "wikitext_mini", "gsm8k_mini", "toxigen_mini"}
-    assert set(protocols) == real | minis
+    assert set(protocols) == real | minis | set(PUBLIC_SETS)
     for name in minis:
         twin = protocols[name]
         assert twin.mini

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import yaml
 
+from unlearn_bench.config import TASK_FILES
 from unlearn_bench.data.packages import sha256_of
 from unlearn_bench.errors import UnsafeArtefactError, UsageError
 
 FLAG = "--allow-task-code"
-SUFFIXES = (".yaml", ".yml")
 PYTHON_TAG = "tag:yaml.org,2002:python/"
 FUNCTION_TAG = "!function"
 CODE_KEYS = ("class",)
@@ -25,7 +25,7 @@ TRUE_CODE_KEYS = ("unsafe_code", "hf_evaluate", "trust_remote_code")  # fetched 
 
 def is_task_file(name: str) -> bool:
     """Whether a task is named by its file."""
-    return name.endswith(SUFFIXES)
+    return name.endswith(TASK_FILES)
 
 
 def check_task_file(name: str, *, allow_code: bool) -> tuple[Path, ...]:
