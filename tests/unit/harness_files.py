@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,16 @@ metadata: {{version: 1}}
         encoding="utf-8",
     )
     return path
+
+
+def write_index(cache: Path) -> None:
+    """A kept index of lm-eval's names; without one the first unknown name costs a minute."""
+    file = cache / "lm-eval" / f"tasks-{metadata.version('lm-eval')}.json"
+    file.parent.mkdir(parents=True)
+    names = {"hellaswag": "hellaswag/hellaswag.yaml", "wmdp": "wmdp/_wmdp.yaml"}
+    kinds = {"hellaswag": "TASK", "wmdp": "GROUP"}
+    kept = {name: [kinds[name], path, []] for name, path in names.items()}
+    file.write_text(json.dumps(kept), encoding="utf-8")
 
 
 def write_wmdp(cache: Path) -> Path:

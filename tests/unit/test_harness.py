@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +11,7 @@ from lm_eval.api import metrics as lm_eval_metrics
 from lm_eval.api.group import Group
 from lm_eval.config.group import AggMetricConfig
 
-from tests.unit.harness_files import CAPITALS, write_task
+from tests.unit.harness_files import CAPITALS, write_index, write_task
 from unlearn_bench.compare.aggregate import aggregate
 from unlearn_bench.data.options import SourceOptions
 from unlearn_bench.errors import (
@@ -146,16 +145,10 @@ def test_near_matches_are_of_ours_and_of_lm_evals(
 
 
 def test_the_index_is_read_again_from_what_was_kept(tmp_path: Path) -> None:
-    from importlib import metadata
-
-    file = tmp_path / "lm-eval" / f"tasks-{metadata.version('lm-eval')}.json"
-    file.parent.mkdir()
-    file.write_text(
-        json.dumps({"wmdp": ["GROUP", "wmdp/_wmdp.yaml", []], "t": ["TAG", "", ["wmdp"]]})
-    )
+    write_index(tmp_path)
     found = harness._index(tmp_path)
-    assert found["wmdp"].yaml_path.is_file()
-    assert found["t"].tags == {"wmdp"}
+    assert sorted(found) == ["hellaswag", "wmdp"]
+    assert all(entry.yaml_path.is_file() for entry in found.values())
 
 
 @pytest.mark.parametrize(
