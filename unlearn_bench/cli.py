@@ -85,7 +85,24 @@ def evaluate(
         typer.Option(help="How much is asked: smoke, quick, full, or a YAML file. Default: quick."),
     ] = None,
     tasks: Annotated[
-        str | None, typer.Option(help="Only these tasks of the suite, separated by commas.")
+        str | None,
+        typer.Option(
+            help="Only these tasks, separated by commas: ours, any that lm-eval knows by name "
+            "(mmlu, wmdp_bio), or an lm-eval task file by its path."
+        ),
+    ] = None,
+    edit_set: Annotated[
+        str | None,
+        typer.Option(
+            help="What the models learn and the methods edit: fur, or a public set in its place, "
+            "such as tofu_forget10 or counterfact_100. Default: fur."
+        ),
+    ] = None,
+    allow_task_code: Annotated[
+        bool | None,
+        typer.Option(
+            "--allow-task-code", help="Let task files given by path run the code that they name."
+        ),
     ] = None,
     limit: Annotated[int | None, typer.Option(help="At most this many items of each task.")] = None,
     seeds: Annotated[
@@ -174,6 +191,8 @@ def evaluate(
         "target": target,
         "methods": methods,
         "suite": suite,
+        "edit_set": edit_set,
+        "allow_task_code": allow_task_code,
         "tasks": tasks,
         "limit": limit,
         "seeds": seeds,

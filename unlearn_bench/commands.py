@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from unlearn_bench.config import load_config
+from unlearn_bench.config import OWN_SET, RunConfig, load_config
 from unlearn_bench.errors import UsageError
 from unlearn_bench.runs.progress import Reporter, silence_libraries
 from unlearn_bench.schema import FAILED
@@ -91,6 +91,7 @@ def run_tune(
             "tuning starts from the defaults and takes no tuned options",
             next_step="unset UNLEARN_BENCH_TUNED; fix an option with --set",
         )
+    _require_own_set(config, "no public set keeps items for choosing options")
     silence_libraries(verbose=verbose)
     reporter, screen = Reporter(), Console()
     measures = (TARGET,) if config.target else (TARGET, EXACT)
@@ -183,6 +184,7 @@ def run_sequence(
     from unlearn_bench.runs.sequence import execute_sequence, plan_sequence
     from unlearn_bench.runs.together import require_alone
 
+    _require_own_set(config, "the requests name subjects of fur")
     require_alone("sequence")
     requests = parse_requests(config.requests, load_fur())
     plan = resolve_plan(config, reporter)
@@ -201,6 +203,14 @@ def run_sequence(
     for path in paths:
         screen.print(f"wrote {path}", markup=False, highlight=False, soft_wrap=True)
     return exit_code(result.computed)
+
+
+def _require_own_set(config: RunConfig, why: str) -> None:
+    if config.edit_set != OWN_SET:
+        raise UsageError(
+            f"{config.edit_set!r} cannot stand in the place of fur here: {why}",
+            next_step="leave out edit_set; unset UNLEARN_BENCH_EDIT_SET",
+        )
 
 
 def exit_code(results: Sequence[CellResult]) -> int:

@@ -38,6 +38,8 @@ SUITES = Path(__file__).parent / "suites"
 PREFIX = "UNLEARN_BENCH_"
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 LONGEST_TASKS = 80  # characters of the tasks' names in that of a narrowed suite
+OWN_SET = "fur"  # the edit set that suites name; another stands in its place
+TASK_FILES = (".yaml", ".yml")
 SEED_LIMIT = 2**32  # numpy and torch both take seeds below it
 
 Dtype = Literal["auto", "mixed", "float32", "bfloat16", "float16"]
@@ -88,10 +90,27 @@ class Suite(BaseModel):
         }
         name = self.name
         if set(chosen) != set(self.tasks):
-            name += "-" + _short("-".join(chosen))
+            stems = (Path(task).stem if task.endswith(TASK_FILES) else task for task in chosen)
+            name += "-" + _short("-".join(stems))
         if limit is not None:
             name += f"-limit{limit}"
         return Suite(**{**self.model_dump(), "name": name, "tasks": chosen, "limits": limits})
+
+    def over(self, edit_set: str) -> Suite:
+        """The same suite with another edit set's task in the place of `fur`, and its limit.
+
+        What the models have learned is another thing, so it has a name of its own, whatever the
+        tasks: `quick-tofu_forget10`.
+        """
+        if edit_set == OWN_SET:
+            return self
+        names = {OWN_SET: edit_set}
+        changed = {
+            "name": f"{self.name}-{edit_set}",
+            "tasks": tuple(dict.fromkeys(names.get(task, task) for task in self.tasks)),
+            "limits": {names.get(task, task): limit for task, limit in self.limits.items()},
+        }
+        return Suite(**{**self.model_dump(), **changed})
 
 
 def _short(name: str) -> str:
@@ -117,6 +136,8 @@ class RunConfig(BaseSettings):
     methods: Names = ("all",)
     tasks: Names | None = None
     suite: str = "quick"
+    edit_set: str = OWN_SET
+    allow_task_code: bool = False
     seeds: Annotated[tuple[int, ...], NoDecode] = (0,)
     set: Annotated[dict[str, dict[str, Any]], NoDecode] = {}
     tuned: Path | None = None

@@ -36,9 +36,10 @@ def score_choice(document: dict[str, Any], results: list[Likelihood]) -> dict[st
             for option in document["options"]
             if option not in (document["answer"], document["new_answer"])
         ]
-        metrics[f"{part}_choice_acc"] = choice_accuracy(
-            by_option[answer], [by_option[option] for option in others]
-        )
+        if others:  # a public set without wrong options has nothing to choose from
+            metrics[f"{part}_choice_acc"] = choice_accuracy(
+                by_option[answer], [by_option[option] for option in others]
+            )
         greedy = by_option[answer].token_is_greedy
         metrics[f"{part}_exact_memorization"] = float(greedy.mean())
         metrics[f"{part}_extraction_strength"] = extraction_strength(greedy)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from tests.unit.harness_files import write_index
 from unlearn_bench import cli
 from unlearn_bench.runs import resolve, steps
 
@@ -31,6 +32,7 @@ def _nothing_expensive(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(socket.socket, "connect", no_network)
     monkeypatch.setenv("UNLEARN_BENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    write_index(tmp_path / "cache")
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
 
@@ -46,6 +48,9 @@ def evaluate(*arguments: str) -> Any:
         (["--methods", "nop"], "noop"),
         (["--suite", "quik"], "quick"),
         (["--tasks", "gsm8"], "gsm8k"),
+        (["--tasks", "fur,helaswag"], "hellaswag"),
+        (["--edit-set", "tofu_forget1"], "tofu_forget10"),
+        (["--tasks", "fur,tofu_forget10"], "--edit-set tofu_forget10"),
         (["--scorer", "detoxfy"], "detoxify"),
         (["--model", "smolm2-135m", "--methods", "noop", "--tasks", "fur"], "smollm2-135m"),
         (["--set", "nop.x=1"], "noop"),
@@ -74,12 +79,23 @@ def test_an_unknown_name_exits_2_with_the_near_match(arguments: list[str], near:
         ["--data", "absent-folder"],
         ["--methods", "absent.py"],
         ["--suite", "absent.yaml"],
+        ["--tasks", "absent.yaml"],
     ],
 )
 def test_an_impossible_setting_exits_2(arguments: list[str]) -> None:
     result = evaluate("--offline", *arguments)
     assert result.exit_code == 2, result.output
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("command", ["tune", "sequence"])
+def test_what_only_fur_can_do_is_refused_over_another_edit_set(
+    command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNLEARN_BENCH_EDIT_SET", "tofu_forget10")
+    result = CliRunner().invoke(cli.app, [command, "--methods", "npo"], catch_exceptions=False)
+    assert result.exit_code == 2, result.output
+    assert "cannot stand in the place of fur" in result.output
 
 
 @pytest.mark.parametrize(

@@ -156,7 +156,11 @@ def test_a_planted_fact_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
         def evaluation_rows(self, part: str = "test") -> Any:
             return super().evaluation_rows("test")
 
-    monkeypatch.setattr(documents, "load_fur", lambda: Forgetful(real.subjects, real.origin))
+    monkeypatch.setattr(
+        documents,
+        "load_edit_set",
+        lambda name, sources: Forgetful(real.subjects, real.origin),
+    )
     with pytest.raises(CorruptDataError, match="on the test item"):
         check_held_out(SMALL, protocols("fur"), OFFLINE)
 

@@ -115,11 +115,29 @@ def test_settings_for_a_method_that_does_not_run_are_refused(tmp_path: Path) -> 
         plan.check_settings({"npoo": {"beta": 1}}, cards)
 
 
-def test_unknown_task_gets_the_near_match() -> None:
-    config = load_config({"tasks": "wikitxt", "suite": "quick"})
+def test_another_edit_set_takes_the_place_of_fur_in_every_suite() -> None:
+    """With its limit, under a name of its own also where nothing asks about it."""
+    sets = ("fur", "tofu_forget10")
+    config = load_config({"suite": "quick", "edit_set": "tofu_forget10"})
+    suite = plan.choose_suite(config, edit_sets=sets)
+    assert suite.name == "quick-tofu_forget10"
+    assert suite.tasks[0] == "tofu_forget10"
+    assert "fur" not in suite.tasks
+    assert suite.limits["tofu_forget10"] == 52
+    alone = config.model_copy(update={"tasks": ("wikitext",)})
+    assert plan.choose_suite(alone, edit_sets=sets).name == "quick-wikitext-tofu_forget10"
     with pytest.raises(UnknownNameError) as caught:
-        plan.choose_suite(config, {"wikitext": object(), "gsm8k": object()})
-    assert caught.value.near == ["wikitext"]
+        plan.choose_suite(config.model_copy(update={"edit_set": "tofu_forget1"}), edit_sets=sets)
+    assert caught.value.near == ["tofu_forget10"]
+
+
+def test_a_task_about_texts_that_nobody_learns_is_refused() -> None:
+    config = load_config({"tasks": "tofu_forget10", "suite": "quick"})
+    with pytest.raises(UsageError, match="never learn") as caught:
+        plan.choose_suite(config, edit_sets=("fur", "tofu_forget10"))
+    assert "--edit-set tofu_forget10" in caught.value.next_step
+    config = load_config({"tasks": "fur", "suite": "quick", "edit_set": "tofu_forget10"})
+    assert plan.choose_suite(config, edit_sets=("fur", "tofu_forget10")).tasks == ("tofu_forget10",)
 
 
 @pytest.mark.parametrize("path", ["../elsewhere", "a/../../b", ".."])

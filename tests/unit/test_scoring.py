@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from unlearn_bench.compare.aggregate import aggregate
+from unlearn_bench.data.sources import PUBLIC_SETS
 from unlearn_bench.protocols.catalog import find_protocol, list_protocols
 from unlearn_bench.protocols.scoring import attributes_of, score_samples
 from unlearn_bench.schema import Sample
@@ -151,7 +152,7 @@ def test_every_task_has_the_issues_metrics_and_minis_have_names_of_their_own() -
     with_mini |= {"toxigen_classification", "jailbreak", "over_refusal"}
     minis = {f"{name}_mini" for name in with_mini}
     others = {"fur", "realtoxicityprompts", "realtoxicityprompts_greedy_challenging"}
-    others |= {"jailbreak_harmbench", "membership"}
+    others |= {"jailbreak_harmbench", "membership", *PUBLIC_SETS}
     assert set(protocols) == with_mini | minis | others
     for name in minis:
         twin = protocols[name]

@@ -18,6 +18,7 @@ from unlearn_bench.data.options import SourceOptions
 from unlearn_bench.data.packages import PackagedFile, cached_path, fetch_packaged
 from unlearn_bench.data.sources import (
     DATASETS,
+    PUBLIC_SETS,
     dataset_names,
     load_documents,
     probe,
@@ -209,8 +210,9 @@ class TestProbe:
 
 
 def test_pins_are_full_commits_and_hashes() -> None:
-    for dataset in DATASETS.values():
-        assert len(dataset.hub.revision) == 40
+    public = [source.dataset for source in PUBLIC_SETS.values()]
+    for dataset in (*DATASETS.values(), *public):
+        assert dataset.hub is None or len(dataset.hub.revision) == 40
         if dataset.package:
             assert len(dataset.package.sha256) == 64
 
@@ -218,6 +220,7 @@ def test_pins_are_full_commits_and_hashes() -> None:
 def test_every_name_loads_or_is_real() -> None:
     assert set(dataset_names()) - set(DATASETS) == {
         "fur",
+        *PUBLIC_SETS,
         *(f"{name}_mini" for name in WITH_MINI),
     }
 

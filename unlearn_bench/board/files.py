@@ -21,6 +21,7 @@ IDENTITY = ("method", "seed", "role", "status", "reason")
 PROVENANCE = (
     "options",
     "suite",
+    "edit_set",
     "limits",
     "samples_per_prompt",
     "seeds",

@@ -20,7 +20,7 @@ from unlearn_bench.protocols.catalog import AgainstExact, Metric
 from unlearn_bench.runs.execute import CellResult
 from unlearn_bench.runs.plan import Plan
 from unlearn_bench.runs.store import canonical_json, inside, read_items, read_scores, write_file
-from unlearn_bench.schema import ItemScore, Score
+from unlearn_bench.schema import ItemScore, Origin, Score
 
 SCORED = ("success", "incomplete")
 
@@ -189,6 +189,7 @@ def _provenance(plan: Plan, result: CellResult, found: Mapping[str, Any]) -> dic
     return {
         "options": canonical_json(cell.options).decode(),
         "suite": plan.suite.name,
+        "edit_set": _edit_set(plan),
         "limits": ", ".join(
             f"{task} {facts['limit'] or 'all'}" for task, facts in suite["tasks"].items()
         ),
@@ -228,6 +229,7 @@ def board_protocol(plan: Plan) -> dict[str, Any]:
         "model": plan.model.label,
         "base_fingerprint": plan.model.fingerprint,
         "suite": plan.suite.name,
+        "edit_set": _edit_set(plan),
         "tasks": {
             task: {"items": facts["limit"], "source": _source(plan, task)}
             for task, facts in first.get("suite", {}).get("tasks", {}).items()
@@ -242,6 +244,15 @@ def board_protocol(plan: Plan) -> dict[str, Any]:
     }
 
 
+def _edit_set(plan: Plan) -> str:
+    """What the models learned and the methods edited; it is no task of a board that asks others."""
+    return f"{plan.fur.origin.dataset} {_version(plan.fur.origin)}" if plan.fur else ""
+
+
 def _source(plan: Plan, task: str) -> str:
     origin = plan.origins.get(task)
-    return f"{origin.source} {origin.revision} {origin.sha256[:12]}" if origin else ""
+    return _version(origin) if origin else ""
+
+
+def _version(origin: Origin) -> str:
+    return f"{origin.source} {origin.revision} {origin.sha256[:12]}"

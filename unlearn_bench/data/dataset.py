@@ -32,17 +32,18 @@ class HubFiles:
 class Dataset:
     """One real data set, and its mini twin where we wrote one.
 
-    folder_files: paths below `--data`; all must exist. read_folder and read_hub get the root that
-    those paths and patterns are relative to; read_package and read_mini get the one file.
-    counts: per source and split, the numbers of rows that a whole copy can have. validation: set
-    some rows of every split aside, see `set_aside`. held_out: where the rows on which options are
-    chosen lie in files of their own; its readers give one split, "validation".
+    folder_files: paths below `--data`; all must exist, as named or gzipped. hub: None where no
+    repository has the files in the authors' form; read_hub is then never called. read_folder and
+    read_hub get the root that those paths and patterns are relative to; read_package and read_mini
+    get the one file. counts: per source and split, the numbers of rows that a whole copy can have.
+    validation: set some rows of every split aside, see `set_aside`. held_out: where the rows on
+    which options are chosen lie in files of their own; its readers give one split, "validation".
     """
 
     name: str
     folder_files: tuple[str, ...]
     read_folder: Reader
-    hub: HubFiles
+    hub: HubFiles | None
     read_hub: Reader
     counts: Mapping[str, Mapping[str, tuple[int, ...]]]
     package: PackagedFile | None = None

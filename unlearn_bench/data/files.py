@@ -47,31 +47,53 @@ def read_text(path: Path) -> str:
         raise corrupt(path, 0, f"{path.name} cannot be read: {error}") from error
 
 
+def find_file(root: Path, name: str) -> Path:
+    """`name` below `root`, or its gzipped twin where only that is there."""
+    path, twin = root / name, root / f"{name}.gz"
+    return twin if twin.is_file() and not path.is_file() else path
+
+
 def read_jsonl(path: Path, required: Iterable[str] = (), texts: Iterable[str] = ()) -> list[Row]:
-    """One JSON object per line, each with the `required` keys and with strings under `texts`.
+    """One JSON object per line, each with the `required` keys and with texts under `texts`.
 
     Raises MissingDataError, or CorruptDataError for an empty file, a blank line, broken JSON,
     absent keys and what should be a text and is none.
     """
-    required, texts = (*required, *texts), tuple(texts)
+    texts = tuple(texts)
     rows: list[Row] = []
     # Only "\n" ends a line: str.splitlines would also cut at U+2028 inside a text.
     lines = read_text(path).removesuffix("\n").split("\n")
     for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise corrupt(path, number, f"not a line of JSON: {error}") from error
-        if not isinstance(row, dict):
-            raise corrupt(path, number, "not a JSON object")
-        absent = [key for key in required if key not in row]
-        if absent:
-            raise corrupt(path, number, f"lacks {', '.join(absent)}")
-        wrong = [key for key in texts if not isinstance(row[key], str)]
-        if wrong:
-            raise corrupt(path, number, f"holds no text under {', '.join(wrong)}")
-        rows.append(row)
+        rows.append(_object(row, (*required, *texts), path, number))
+    require_texts(rows, path, *texts)
     return rows
+
+
+def read_json_records(path: Path, required: Iterable[str] = ()) -> list[Row]:
+    """One JSON list of objects, each with the `required` keys; a "line" is then a record's number.
+
+    Raises as `read_jsonl`, also for a list without a record.
+    """
+    try:
+        rows = json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise corrupt(path, 0, f"not valid JSON: {error}") from error
+    if not isinstance(rows, list) or not rows:
+        raise corrupt(path, 0, "not a JSON list with records")
+    return [_object(row, required, path, number) for number, row in enumerate(rows, start=1)]
+
+
+def _object(row: Any, required: Iterable[str], path: Path, number: int) -> Row:
+    if not isinstance(row, dict):
+        raise corrupt(path, number, "not a JSON object")
+    absent = [key for key in required if key not in row]
+    if absent:
+        raise corrupt(path, number, f"lacks {', '.join(absent)}")
+    return row
 
 
 def read_csv(path: Path, columns: tuple[str, ...]) -> list[tuple[int, Row]]:
@@ -96,6 +118,31 @@ def read_csv(path: Path, columns: tuple[str, ...]) -> list[tuple[int, Row]]:
     if not rows:
         raise corrupt(path, 0, "has no rows")
     return rows
+
+
+def require_texts(rows: Iterable[Row], path: Path, *keys: str) -> None:
+    """Raise CorruptDataError at the first row where one of `keys` is not a text with words in it.
+
+    A key that ends in `[]` is a list of such texts, and of at least one.
+    """
+    for number, row in enumerate(rows, start=1):
+        for key in keys:
+            value = row[key.removesuffix("[]")]
+            texts = value if key.endswith("[]") and isinstance(value, list) else [value]
+            if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
+                kind = "a list of texts" if key.endswith("[]") else "a text"
+                raise corrupt(path, number, f"{key.removesuffix('[]')} is not {kind}")
+
+
+def refuse_repeats(rows: Iterable[Row], path: Path, *keys: str) -> None:
+    """Raise CorruptDataError at the first row that has the same `keys` as an earlier one."""
+    first: dict[str, int] = {}
+    for number, row in enumerate(rows, start=1):
+        content = json.dumps([row[key] for key in keys])
+        if content in first:
+            what = f"repeats {' and '.join(keys)} of line {first[content]}"
+            raise corrupt(path, number, what)
+        first[content] = number
 
 
 def require_unique_ids(rows: Iterable[Row], path: Path) -> None:

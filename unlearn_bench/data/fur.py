@@ -163,9 +163,12 @@ def load_fur(options: SourceOptions | None = None, *, folder: Path | None = None
     return FurData(subjects, origin)
 
 
+QUESTION_FORM = "Question: {}\nAnswer:"
+
+
 def question_prompt(question: str) -> str:
     """The one form in which fur questions are put, in training and in evaluation."""
-    return f"Question: {question}\nAnswer:"
+    return QUESTION_FORM.format(question)
 
 
 def old_text(subject: Subject) -> list[Example]:
@@ -219,6 +222,7 @@ def _evaluation_row(subject: Subject, fact: Fact) -> Row:
         "relation": subject.relation,
         "attribute": fact.attribute,
         "question": fact.question,
+        "form": QUESTION_FORM,
         "answer": fact.answer,
         "new_answer": fact.new_answer or "",
         "paraphrases": list(fact.paraphrases),

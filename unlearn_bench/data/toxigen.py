@@ -20,7 +20,7 @@ from unlearn_bench.data.dataset import (
     read_parquet,
     with_ids,
 )
-from unlearn_bench.data.files import Row, corrupt, read_jsonl, require_unique_ids
+from unlearn_bench.data.files import Row, corrupt, read_jsonl, require_texts, require_unique_ids
 
 CONTENT = ("group", "label", "prompt")
 LABELS = ("hate", "neutral")
@@ -41,7 +41,9 @@ def read_hub(root: Path) -> Splits:
         named = HUB_NAME.fullmatch(path.name)
         if named is None:
             raise corrupt(path, 0, "its name tells no label and group")
-        for row in read_parquet(path, ("prompt",)):
+        prompts = read_parquet(path, ("prompt",))
+        require_texts(prompts, path, "prompt")
+        for row in prompts:
             # As in the authors' text files, line breaks are written as backslash and n.
             prompt = row["prompt"].replace("\\n", "\n")
             rows.append({"group": named["group"], "label": named["label"], "prompt": prompt})
@@ -56,6 +58,7 @@ def read_mini(path: Path) -> Splits:
 
 
 def _rows(rows: list[Row], path: Path, keys: tuple[str, ...] = CONTENT) -> list[Row]:
+    require_texts(rows, path, "group", "prompt")
     for number, row in enumerate(rows, start=1):
         if row["label"] not in LABELS:
             raise corrupt(path, number, f"unknown label {row['label']!r}")

@@ -46,8 +46,8 @@ def read_folder(root: Path) -> Splits:
                 "correct_answers": _split_answers(texts["Correct Answers"]),
                 "incorrect_answers": _split_answers(texts["Incorrect Answers"]),
             }
-        except (KeyError, TypeError, AttributeError) as error:
-            raise corrupt(path, 0, f"question {number} lacks {error}") from error
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise corrupt(path, number, f"lacks or has in another form: {error}") from error
         rows.append(_checked(row, path, number))
     return {"validation": with_ids("truthfulqa", rows, CONTENT)}
 

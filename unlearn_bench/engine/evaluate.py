@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lm_eval.api.model import LM
@@ -12,13 +12,16 @@ from lm_eval.tasks import TaskManager
 from unlearn_bench.data.files import tasks_folder
 from unlearn_bench.data.fur import Part
 from unlearn_bench.data.options import SourceOptions
+from unlearn_bench.data.sources import FUR, PUBLIC_SETS
 from unlearn_bench.engine.base import Engine, Progress
 from unlearn_bench.engine.likelihood import Likelihood
 from unlearn_bench.engine.lm import EngineLM
 from unlearn_bench.protocols.catalog import Protocol
 from unlearn_bench.protocols.documents import run_metadata
+from unlearn_bench.protocols.harness import load_harness_tasks
 from unlearn_bench.schema import Sample
 
+BY_POSITION = "by_position"  # in a task's metadata: its documents have no ids
 FEWSHOT_SEED = 1234  # lm-eval's own default, so that few-shot examples are stock's
 
 
@@ -39,20 +42,33 @@ def load_tasks(
     own = {
         protocol.name: limits.get(protocol.name, limits.get(protocol.base))
         for protocol in protocols
+        if not protocol.harness
     }
-    by_dataset = {protocol.dataset: own[protocol.name] for protocol in protocols} | own
+    by_dataset = {ours.dataset: own[ours.name] for ours in protocols if not ours.harness} | own
+    edit_set = next((name for name in by_dataset if name in PUBLIC_SETS), FUR)  # a run has one
     manager = TaskManager(
         include_path=str(tasks_folder()),
         include_defaults=False,
-        metadata=run_metadata(sources, by_dataset, paraphrases, part),
+        metadata=run_metadata(sources, by_dataset, paraphrases, part, edit_set),
     )
-    subtasks = [subtask for protocol in protocols for subtask in protocol.subtasks]
+    subtasks = [name for own in protocols if not own.harness for name in own.subtasks]
     tasks: dict[str, Any] = manager.load(subtasks)["tasks"]
     for task in tasks.values():
         task.set_fewshot_seed(FEWSHOT_SEED)
         if task.config.repeats > 1:
             task.set_config("repeats", samples_per_prompt)
-    return tasks
+    for task in (others := _load_others(protocols, sources)).values():
+        task.set_fewshot_seed(FEWSHOT_SEED)
+        task.config.metadata = {**(task.config.metadata or {}), BY_POSITION: True}
+        if task.config.num_fewshot is None:  # as lm-eval's own command does
+            task.set_config("num_fewshot", 0)
+    return {**tasks, **others}
+
+
+def _load_others(protocols: Sequence[Protocol], sources: SourceOptions) -> dict[str, Any]:
+    """lm-eval's own tasks. Code in task files was allowed when the run was planned, or refused."""
+    names = list(dict.fromkeys(own.harness for own in protocols if own.harness))
+    return dict(load_harness_tasks(names, sources, allow_code=True).tasks)
 
 
 def evaluate(
@@ -60,16 +76,16 @@ def evaluate(
     tasks: Mapping[str, Any],
     *,
     seed: int,
+    positions: Mapping[str, Sequence[int]] | None = None,
     progress: Progress = lambda done, total: None,
-    only: Mapping[str, Collection[str]] | None = None,
 ) -> list[Sample]:
     """Every task's samples under the checkpoint that the engine holds, in document order.
 
-    only: item ids by task; tasks and items that are not named are not asked. Raises
+    positions: which of a task's documents to ask; of a task that is not named, all. Raises
     WeightSwapError when the weights changed while the tasks ran: nothing is returned then.
     """
     lm = EngineLM(engine, seed=seed, progress=progress, moments=_with_moments(tasks))
-    samples = ask(lm, tasks, only, in_chat=bool(engine.tokenizer.chat_template))
+    samples = ask(lm, tasks, positions, in_chat=bool(engine.tokenizer.chat_template))
     engine.verify()
     return samples
 
@@ -77,44 +93,40 @@ def evaluate(
 def ask(
     lm: LM,
     tasks: Mapping[str, Any],
-    only: Mapping[str, Collection[str]] | None = None,
+    positions: Mapping[str, Sequence[int]] | None = None,
     *,
     in_chat: bool,
 ) -> list[Sample]:
     """Put every task's questions to an lm-eval model; the samples in document order.
 
-    only: as for `evaluate`. in_chat: whether the model has a chat template, through which it is
-    asked what is a conversation (`metadata: {chat_template: true}`). lm-eval takes it for all tasks
-    of a call or for none.
+    positions: as for `evaluate`. in_chat: whether the model has a chat template, through which it
+    is asked what is a conversation (`metadata: {chat_template: true}`). lm-eval takes it for all
+    tasks of a call or for none.
     """
-    if only is not None:
-        tasks = {name: tasks[name] for name in tasks if name in only}
+    chosen = {name: list(own) for name, own in (positions or {}).items()}
     chat = {name: task for name, task in tasks.items() if in_chat and _says(task, "chat_template")}
     plain = {name: task for name, task in tasks.items() if name not in chat}
-    logged = _run(lm, plain, only, chat=False) | _run(lm, chat, only, chat=True)
+    logged = _run(lm, plain, chosen, chat=False) | _run(lm, chat, chosen, chat=True)
     return [
-        _read_sample(name, entry, instances)
+        _read_sample(name, task, entry, instances)
         for name, task in tasks.items()
-        for instances in [_instances_by_item(task)]
+        for instances in [_instances_by_item(name, task, chosen.get(name))]
         for entry in logged[name]
     ]
 
 
 def _run(
-    lm: LM, tasks: dict[str, Any], only: Mapping[str, Collection[str]] | None, *, chat: bool
+    lm: LM, tasks: dict[str, Any], chosen: dict[str, list[int]], *, chat: bool
 ) -> dict[str, list[dict[str, Any]]]:
     """What lm-eval logs of each task, by name."""
     if not tasks:
         return {}
-    chosen = None
-    if only is not None:
-        chosen = {name: _places(task, only[name]) for name, task in tasks.items()}
     # Not `simple_evaluate`: it asks the machine for its history, 3 s a time, to print it.
     results = run_lm_eval(
         lm=lm,
         task_dict={"tasks": tasks, "groups": {}, "group_map": {}},
         bootstrap_iters=0,
-        samples=chosen,
+        samples={name: chosen[name] for name in tasks if name in chosen},
         log_samples=True,
         apply_chat_template=chat,
     )
@@ -131,26 +143,30 @@ def _says(task: Any, what: str) -> bool:
     return bool((task.config.metadata or {}).get(what))
 
 
-def _places(task: Any, items: Collection[str]) -> list[int]:
-    return [n for n, document in enumerate(task.eval_docs) if str(document["id"]) in items]
+def item_name(name: str, task: Any, position: int, document: Mapping[str, Any]) -> str:
+    """An item's id: its document's, or of lm-eval's own tasks, which have none, its position."""
+    return f"{name}:{position}" if _says(task, BY_POSITION) else str(document["id"])
 
 
-def _instances_by_item(task: Any) -> dict[str, list[Any]]:
+def _instances_by_item(name: str, task: Any, chosen: Sequence[int] | None) -> dict[str, list[Any]]:
+    """lm-eval numbers the documents that it asks, not those that there are."""
     found: dict[str, list[Any]] = {}
     for instance in sorted(task.instances, key=lambda instance: instance.idx):
-        found.setdefault(str(instance.doc["id"]), []).append(instance)
+        position = instance.doc_id if chosen is None else chosen[instance.doc_id]
+        found.setdefault(item_name(name, task, position, instance.doc), []).append(instance)
     return found
 
 
 def _read_sample(
-    task: str, logged: dict[str, Any], instances: Mapping[str, Sequence[Any]]
+    name: str, task: Any, logged: dict[str, Any], instances: Mapping[str, Sequence[Any]]
 ) -> Sample:
     document = logged["doc"]
-    own = instances[str(document["id"])]
+    item = item_name(name, task, logged["doc_id"], document)
+    own = instances[item]
     responses = [response for instance in own for response in instance.resps]
     return Sample(
-        task=task,
-        item_id=str(document["id"]),
+        task=name,
+        item_id=item,
         filter=logged["filter"],
         prompt=str(own[0].args[0]),
         outputs=tuple(response for response in responses if isinstance(response, str)),

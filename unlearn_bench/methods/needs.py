@@ -64,12 +64,7 @@ def check_sets(card: Card, options: Mapping[str, Any], data: EditData) -> None:
     """
     if _term_is_off(card, options):
         return
-    optional = card.facts.get("optional", ())
-    empty: list[Need] = [
-        need
-        for need in card.facts.get("needs", ())
-        if need in SETS and need not in optional and not getattr(data, need)
-    ]
+    empty = missing_sets(card, data)
     if not empty:
         return
     raise MissingDataError(
@@ -79,6 +74,16 @@ def check_sets(card: Card, options: Mapping[str, Any], data: EditData) -> None:
         next_step="; ".join(dict.fromkeys(SUPPLY[name] for name in empty))
         + "; or leave the method out",
     )
+
+
+def missing_sets(card: Card, data: EditData) -> list[Need]:
+    """The sets that the method needs, does not call `optional`, and that are empty."""
+    optional = card.facts.get("optional", ())
+    return [
+        need
+        for need in card.facts.get("needs", ())
+        if need in SETS and need not in optional and not getattr(data, need)
+    ]
 
 
 def _term_is_off(card: Card, options: Mapping[str, Any]) -> bool:

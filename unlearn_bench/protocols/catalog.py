@@ -2,7 +2,8 @@
 
 One folder `tasks/<task>/` holds a `protocol.yaml` (read here) and the lm-eval YAML files of its
 subtasks. Every task with a `<task>_mini*.yaml` also exists as `<task>_mini`: the same protocol over
-the small set written for this project, under another name so that the two never share a column.
+the small set written for this project, under another name so that the two never share a column. A
+protocol that names several data sets is one task of each.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from unlearn_bench.errors import CorruptDataError, UnknownNameError
 from unlearn_bench.schema import Direction
 
 MINI = "_mini"
+EVERY = "*"  # a metric over the items of every subtask
 
 Reduce = Literal["mean", "weighted_exp", "bits", "macro_mean", "group_max", "group_gap", "auc"]
 Judgement = Literal["max", "mean", "any_above", "any_at_least"]
@@ -36,6 +38,7 @@ class Metric(BaseModel):
     does not has no such metric. `text` is a property of the texts themselves.
     `reduce` makes one number of the items; `group` and `cluster` name the document fields that hold
     an item's stratum and what it has in common with other items, so that they are not independent.
+    Of a metric over every subtask (EVERY) the strata are the subtasks.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -83,6 +86,9 @@ class Protocol(BaseModel):
     """One task of the board. `subtasks` are the names lm-eval runs; `dataset` is what they read.
 
     shares: other tasks whose files these include, so that what changes there counts here too.
+    `datasets`, in a file in place of `dataset`, makes one task of each, called as the data set.
+    harness: of a task that is not ours the name or file by which it was asked for, "" for ours;
+    definition: then the files that define it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -98,11 +104,13 @@ class Protocol(BaseModel):
     headline: tuple[str, ...] = ()
     folder: Path
     shares: tuple[str, ...] = ()
+    harness: str = ""
+    definition: tuple[Path, ...] = ()
 
     @property
     def base(self) -> str:
-        """The task's name without the mark of the mini set."""
-        return self.name.removesuffix(MINI) if self.mini else self.name
+        """The name that suites have it by: without the mark of the mini set, or as asked for."""
+        return self.harness or (self.name.removesuffix(MINI) if self.mini else self.name)
 
     @property
     def folders(self) -> tuple[Path, ...]:
@@ -126,7 +134,7 @@ class Protocol(BaseModel):
     @model_validator(mode="after")
     def _names_fit(self) -> Protocol:
         for name, metric in self.metrics.items():
-            if metric.subtask not in self.subtasks:
+            if metric.subtask not in (EVERY, *self.subtasks):
                 raise ValueError(f"metric {name} is of subtask {metric.subtask}, not listed")
         if absent := [folder.name for folder in self.folders[1:] if not folder.is_dir()]:
             raise ValueError(f"shares tasks that are not there: {', '.join(absent)}")
@@ -143,11 +151,11 @@ def list_protocols() -> dict[str, Protocol]:
     """Every task by name, the mini twins included. Raises CorruptDataError for a broken file."""
     protocols: dict[str, Protocol] = {}
     for file in sorted(tasks_folder().glob("*/protocol.yaml")):
-        protocol = _read_protocol(file)
-        protocols[protocol.name] = protocol
-        if any(file.parent.glob(f"{protocol.name}{MINI}*.yaml")):
-            twin = _mini_twin(protocol)
-            protocols[twin.name] = twin
+        for protocol in _read_protocols(file):
+            protocols[protocol.name] = protocol
+            if any(file.parent.glob(f"{protocol.name}{MINI}*.yaml")):
+                twin = _mini_twin(protocol)
+                protocols[twin.name] = twin
     return protocols
 
 
@@ -160,7 +168,7 @@ def find_protocol(name: str) -> Protocol:
 
 
 @cache
-def _read_protocol(file: Path) -> Protocol:
+def _read_protocols(file: Path) -> tuple[Protocol, ...]:
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
         metrics = {
@@ -168,7 +176,13 @@ def _read_protocol(file: Path) -> Protocol:
             for block in content.pop("metrics")
             for name, metric in _expand_block(block).items()
         }
-        return Protocol(**content, name=file.parent.name, folder=file.parent, metrics=metrics)
+        named = {name: name for name in content.pop("datasets", ())}
+        if not named:
+            named = {file.parent.name: content.pop("dataset")}
+        return tuple(
+            Protocol(**content, name=name, dataset=dataset, folder=file.parent, metrics=metrics)
+            for name, dataset in named.items()
+        )
     except (yaml.YAMLError, ValidationError, TypeError, KeyError) as error:
         raise CorruptDataError(f"not a valid protocol: {error}", where=str(file)) from error
 

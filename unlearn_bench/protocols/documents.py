@@ -14,9 +14,9 @@ from datasets import Dataset, DatasetDict
 
 from unlearn_bench.data.dataset import interleave
 from unlearn_bench.data.files import Row
-from unlearn_bench.data.fur import Part, Role, load_fur, old_text, question_prompt
+from unlearn_bench.data.fur import Part, Role, load_fur, old_text
 from unlearn_bench.data.options import SourceOptions
-from unlearn_bench.data.sources import load_documents, load_validation
+from unlearn_bench.data.sources import FUR, load_documents, load_edit_set, load_validation
 from unlearn_bench.errors import MissingDataError
 
 
@@ -25,11 +25,13 @@ def run_metadata(
     limits: dict[str, int | None],
     paraphrases: int | None,
     part: Part = "test",
+    edit_set: str = FUR,
 ) -> dict[str, Any]:
     """What `load` needs to know of a run, in the plain form that lm-eval can carry.
 
     limits: number of items per data set and task (None: all). part: "validation" asks the items on
-    which options are chosen in place of the task's own.
+    which options are chosen in place of the task's own. edit_set: what the run's models have
+    learned.
     """
     return {
         "data_folder": str(sources.data_folder) if sources.data_folder else "",
@@ -38,6 +40,7 @@ def run_metadata(
         "limits": dict(limits),
         "paraphrases": paraphrases,
         "part": part,
+        "edit_set": edit_set,
     }
 
 
@@ -59,7 +62,7 @@ def load(
     part "validation" nothing else is loaded, and it stands under the name that the task
     asks for. Raises MissingDataError for a data set that keeps no such items.
     """
-    sources = SourceOptions(Path(data_folder) if data_folder else None, offline, Path(cache))
+    sources = _sources(data_folder, offline, cache)
     if part == "validation":
         splits = {split: load_validation(dataset, sources).splits["validation"]}
     else:
@@ -69,24 +72,38 @@ def load(
 
 
 def load_fur_questions(
-    *, limits: dict[str, int | None], paraphrases: int | None, part: Part = "test", **_: Any
+    *,
+    limits: dict[str, int | None],
+    paraphrases: int | None,
+    part: Part = "test",
+    edit_set: str = FUR,
+    data_folder: str = "",
+    offline: bool = False,
+    cache: str = "",
+    **_: Any,
 ) -> DatasetDict:
     """One document per fact and phrasing, parts interleaved so that every prefix is balanced.
 
-    `limits["fur"]` counts facts; `paraphrases` how many rewordings of each are asked beside the
-    verbatim question (None: all). Each document holds the options in a fixed shuffled order.
+    edit_set: `fur` or the public set in its place, whose limit counts facts; `paraphrases` how many
+    rewordings of each are asked beside the verbatim question (None: all). Each document holds the
+    options in a fixed shuffled order.
     """
-    rows = load_fur().evaluation_rows(part)
+    rows = load_edit_set(edit_set, _sources(data_folder, offline, cache)).evaluation_rows(part)
     facts = interleave(
         [
             {**row, "part": _part(role, row)}
-            for role in ("forget", "update", "retain")
-            for row in rows[role]
+            for role, own in rows.items()
+            if role != "holdout"  # for membership, not for questions
+            for row in own
         ],
         strata=("part",),
-    )[: limits.get("fur")]
+    )[: limits.get(edit_set)]
     documents = [document for fact in facts for document in _phrasings(fact, paraphrases)]
-    return _as_dataset({"test": documents}, "fur", "test")
+    return _as_dataset({"test": documents}, edit_set, "test")
+
+
+def _sources(data_folder: str, offline: bool, cache: str) -> SourceOptions:
+    return SourceOptions(Path(data_folder) if data_folder else None, offline, Path(cache))
 
 
 def load_membership(*, limits: dict[str, int | None], part: Part = "test", **_: Any) -> DatasetDict:
@@ -120,7 +137,7 @@ def load_membership(*, limits: dict[str, int | None], part: Part = "test", **_: 
 
 
 def _part(role: str, row: Row) -> str:
-    return f"retain_{row['relation']}" if role == "retain" else role
+    return f"{role}_{row['relation']}" if row["relation"] else role
 
 
 def _phrasings(fact: Row, paraphrases: int | None) -> list[Row]:
@@ -137,7 +154,7 @@ def _phrasings(fact: Row, paraphrases: int | None) -> list[Row]:
             "subject": fact["subject"],
             "part": fact["part"],
             "phrasing": phrasing,
-            "prompt": question_prompt(question),
+            "prompt": fact["form"].format(question),
             "options": options,
             "answer": fact["answer"],
             "new_answer": fact["new_answer"],

@@ -14,7 +14,7 @@ from typing import runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from unlearn_bench.protocols.catalog import Judgement, Metric, Protocol, TextMeasure
+from unlearn_bench.protocols.catalog import EVERY, Judgement, Metric, Protocol, TextMeasure
 from unlearn_bench.protocols.texts import blank_rate, distinct, seq_rep
 from unlearn_bench.schema import ItemScore, Sample
 
@@ -65,6 +65,7 @@ def score_samples(
                     str(sample.document[field]) if field else ""
                     for field in (metric.group, metric.cluster)
                 )
+                group = sample.task if metric.subtask == EVERY else group
                 item = ItemScore(protocol.name, name, sample.item_id, group, value, weight, cluster)
                 scores.append(item)
     return scores
@@ -91,7 +92,7 @@ def _judge_texts(protocol: Protocol, samples: Sequence[Sample], judge: Judge | N
 
 def _item_value(metric: Metric, sample: Sample, judged: Judged) -> tuple[float, float] | None:
     """(value, weight), or None if the sample does not belong to the metric at all."""
-    if sample.task != metric.subtask:
+    if metric.subtask not in (EVERY, sample.task):
         return None
     if metric.judge:
         if metric.attribute not in judged:

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from unlearn_bench.config import RunConfig, Suite, list_suites, load_suite
+from unlearn_bench.config import OWN_SET, RunConfig, Suite, list_suites, load_suite
 from unlearn_bench.errors import DiskFullError, UnknownNameError, UsageError
 from unlearn_bench.registry import Card, list_cards
 from unlearn_bench.runs.store import canonical_json, inside, is_writable
 from unlearn_bench.schema import Origin
 
 if TYPE_CHECKING:
-    from unlearn_bench.data.fur import FurData, Part
+    from unlearn_bench.data.fur import Part
     from unlearn_bench.data.options import SourceOptions
+    from unlearn_bench.data.public import EditSet
     from unlearn_bench.methods.contract import EditData
     from unlearn_bench.models.open import OpenedModel
     from unlearn_bench.protocols.catalog import Protocol
@@ -64,7 +65,8 @@ class Cell:
 class Plan:
     """Everything a run needs, resolved: what, on which data, judged by whom, kept where.
 
-    model: the base, or with `own_target` the user's target itself. judge: the loaded scorer, None
+    model: the base, or with `own_target` the user's target itself. fur: our own forget, update and
+    retain set, or the public one in its place. judge: the loaded scorer, None
     when it could not load (its values will be missing). tuned: of the methods that run as they
     were tuned; tuning: how that was done. notes: what the reader should know.
     """
@@ -78,7 +80,7 @@ class Plan:
     cards: Mapping[str, Card]
     cells: tuple[Cell, ...]
     data: EditData
-    fur: FurData | None
+    fur: EditSet | None
     anchors: tuple[str, ...]
     sources: SourceOptions
     engine: str
@@ -163,14 +165,21 @@ def role_of(card: Card) -> Role:
     return "control" if card.facts.get("control") else "method"
 
 
-def choose_suite(config: RunConfig, known: Mapping[str, Any], part: Part = "test") -> Suite:
-    """The configured suite, narrowed to --tasks and --limit.
+def choose_suite(
+    config: RunConfig,
+    part: Part = "test",
+    edit_sets: Collection[str] = (OWN_SET,),
+) -> Suite:
+    """The configured suite, narrowed to --tasks and --limit, with the edit set's task in it.
 
-    Raises UnknownNameError, and UsageError for a suite of the other part: a board of the items that
+    Whether its tasks exist is not asked here. Raises UnknownNameError for the edit set; UsageError
+    for a task about another edit set, and for a suite of the other part: a board of the items that
     options were chosen on would flatter whoever was tuned, and options chosen on test items would
     have seen the answers.
     """
-    suite = load_suite(config.suite).narrowed(config.tasks, config.limit)
+    suite = load_suite(config.suite).narrowed(config.tasks, config.limit).over(config.edit_set)
+    if config.edit_set not in edit_sets:
+        raise UnknownNameError("edit set", config.edit_set, edit_sets)
     if suite.part != part:
         asks = "test items" if part == "validation" else "the items on which options are chosen"
         fitting = ", ".join(name for name, other in list_suites().items() if other.part == part)
@@ -179,8 +188,11 @@ def choose_suite(config: RunConfig, known: Mapping[str, Any], part: Part = "test
             next_step=f"choose a suite that asks the others: {fitting}",
         )
     for task in suite.tasks:
-        if task not in known:
-            raise UnknownNameError("task", task, known)
+        if task in edit_sets and task != config.edit_set:
+            raise UsageError(
+                f"the task {task!r} asks about texts that the models of this run never learn",
+                next_step=f"add --edit-set {task}, or leave the task out",
+            )
     return suite
 
 

@@ -8,19 +8,28 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unlearn_bench.config import RunConfig, Suite
 from unlearn_bench.data.behaviour import load_behaviour
-from unlearn_bench.data.fur import FurData, FurSets, Part, load_fur
+from unlearn_bench.data.fur import FurSets, Part
 from unlearn_bench.data.options import SourceOptions
-from unlearn_bench.data.sources import load_documents, load_validation, resolve_task_dataset
+from unlearn_bench.data.public import EditSet
+from unlearn_bench.data.sources import (
+    FUR,
+    PUBLIC_SETS,
+    load_documents,
+    load_edit_set,
+    load_validation,
+    resolve_task_dataset,
+    tasks_folder,
+)
 from unlearn_bench.engine.base import resolve_dtype, resolve_engine
 from unlearn_bench.errors import UnlearnBenchError, UsageError
 from unlearn_bench.methods.contract import EditData
-from unlearn_bench.methods.needs import check_names, check_sets
+from unlearn_bench.methods.needs import check_names, check_sets, missing_sets
 from unlearn_bench.methods.options import resolve_options
 from unlearn_bench.models.fingerprint import (
     config_hash,
@@ -31,6 +40,7 @@ from unlearn_bench.models.fingerprint import (
 from unlearn_bench.models.open import OpenedModel, open_model
 from unlearn_bench.protocols.catalog import MINI, Protocol, list_protocols
 from unlearn_bench.protocols.scoring import attributes_of
+from unlearn_bench.protocols.task_files import check_task_file, definition_sha256, is_task_file
 from unlearn_bench.registry import Card, find_card, list_cards, load_function
 from unlearn_bench.runs.held_out import check_held_out, prompts_of
 from unlearn_bench.runs.plan import (
@@ -52,9 +62,14 @@ from unlearn_bench.schema import Origin
 from unlearn_bench.training.parallel import processes
 from unlearn_bench.training.prepare import Recipe
 
+if TYPE_CHECKING:
+    from unlearn_bench.protocols.harness import HarnessTasks
+
 WORDING: Any = {  # parts of a protocol that move no number of a cell
     "against_exact": True,
     "folder": True,
+    "harness": True,
+    "definition": True,  # by its hash, below
     "title": True,
     "description": True,
     "headline": True,
@@ -93,7 +108,9 @@ def resolve_plan(config: RunConfig, reporter: Reporter, *, part: Part = "test") 
     """
     output = check_output(config.output)
     cards, notes = choose_methods(config.methods, own_target=config.target is not None)
-    suite = choose_suite(config, list_protocols(), part)
+    suite = choose_suite(config, part, (FUR, *PUBLIC_SETS))
+    sources = SourceOptions(data_folder=data_folder(config.data), offline=config.offline)
+    _check_tasks(suite, sources, allow_code=config.allow_task_code)
     check_settings(config.set, cards)
     scorer_cards = scorer_candidates(config.scorer)
     engine = resolve_engine(config.engine)
@@ -105,12 +122,21 @@ def resolve_plan(config: RunConfig, reporter: Reporter, *, part: Part = "test") 
         name: resolve_options(card, tuned.options.get(name, {}) | config.set.get(name, {}))
         for name, card in cards.items()
     }
-    sources = SourceOptions(data_folder=data_folder(config.data), offline=config.offline)
     with reporter.step("find the data"):
         protocols, origins, data_notes = _find_tasks(suite, sources)
-        fur = load_fur(sources)
+        ours = protocols
+        others = _find_others(suite, sources, ours, allow_code=config.allow_task_code)
+        if others is not None:
+            protocols, origins = {**ours, **others.protocols}, {**origins, **others.origins}
+            data_notes += others.notes
+
+        def texts() -> list[str]:
+            return [*prompts_of(suite, ours, sources), *(others.texts() if others else ())]
+
+        fur = load_edit_set(config.edit_set, sources)
         own_target = config.target is not None
-        data, anchors = _edit_data(cards, fur, suite, protocols, sources, own_target=own_target)
+        data, anchors = _edit_data(cards, fur, suite, texts, sources, own_target=own_target)
+        cards, left_out = _serve(cards, config.methods, data)
         for name, card in cards.items():
             check_sets(card, options[name], data)
     with reporter.step("open the model"):
@@ -155,8 +181,25 @@ def resolve_plan(config: RunConfig, reporter: Reporter, *, part: Part = "test") 
         keep_checkpoints=config.keep_checkpoints,
         tuned=winners,
         tuning=tuned.facts(),
-        notes=(*notes, *data_notes, *judge.notes, *tuned.notes(cards, options, winners)),
+        notes=(*notes, *data_notes, *left_out, *judge.notes, *tuned.notes(cards, options, winners)),
     )
+
+
+def _serve(
+    cards: dict[str, Card], asked: Sequence[str], data: EditData
+) -> tuple[dict[str, Card], list[str]]:
+    """Without the methods of `all` that need a set which the edit set does not have, and notes."""
+    missing = {
+        name: [need for need in missing_sets(card, data) if need in FUR_SETS]
+        for name, card in cards.items()
+        if name not in asked
+    }
+    lacking = {name: sets for name, sets in missing.items() if sets}
+    notes = [
+        f"{name} left out: it needs {', '.join(sets)}, which the edit set does not have"
+        for name, sets in lacking.items()
+    ]
+    return {name: card for name, card in cards.items() if name not in lacking}, notes
 
 
 def data_folder(folder: Path | None) -> Path | None:
@@ -177,7 +220,7 @@ def _find_tasks(
     known = list_protocols()
     protocols, origins, notes = {}, {}, []
     load = load_validation if suite.part == "validation" else load_documents
-    for task in suite.tasks:
+    for task in filter(known.__contains__, suite.tasks):
         protocol = known[task]
         dataset = resolve_task_dataset(protocol.dataset, sources, suite.part)
         if dataset != protocol.dataset:
@@ -190,19 +233,56 @@ def _find_tasks(
     return protocols, origins, notes
 
 
+def _check_tasks(suite: Suite, sources: SourceOptions, *, allow_code: bool) -> None:
+    """Raise for a task that nobody knows, and for a task file that would run code not allowed."""
+    known = list_protocols()
+    if all(task in known for task in suite.tasks):
+        return
+    from unlearn_bench.protocols.harness import check_task_names  # lm-eval takes seconds to import
+
+    for task in filter(is_task_file, suite.tasks):
+        check_task_file(task, allow_code=allow_code)
+    check_task_names(suite.tasks, known, sources.cache)
+    if suite.part == "validation":
+        raise UsageError(
+            "lm-eval's own tasks keep no items for choosing options",
+            next_step="leave them out of the suite",
+        )
+
+
+def _find_others(
+    suite: Suite, sources: SourceOptions, ours: Mapping[str, Protocol], *, allow_code: bool
+) -> HarnessTasks | None:
+    """lm-eval's own tasks of the suite, None without any. Raises UsageError for a name of ours."""
+    names = [task for task in suite.tasks if task not in list_protocols()]
+    if not names:
+        return None
+    from unlearn_bench.protocols.harness import load_harness_tasks
+
+    others = load_harness_tasks(names, sources, allow_code=allow_code)
+    taken = {*list_protocols(), *(name for own in ours.values() for name in own.subtasks)}
+    if clash := taken & others.protocols.keys():
+        raise UsageError(
+            f"{', '.join(sorted(clash))} is the name of a task of ours as well",
+            next_step="leave out one of the two; give a task file another name",
+        )
+    return others
+
+
 def _edit_data(
     cards: Mapping[str, Card],
-    fur: FurData,
+    fur: EditSet,
     suite: Suite,
-    protocols: Mapping[str, Protocol],
+    texts: Callable[[], Sequence[str]],
     sources: SourceOptions,
     *,
     own_target: bool,
 ) -> tuple[EditData, tuple[str, ...]]:
     """What the methods may read, and the comments on which the target is held to its base.
 
-    Behaviour texts only where a method of this run, or the target's training, reads them. Tuning
-    edits the subjects of both parts: docs/design/tuning.md says why.
+    texts: what models are asked, which no behaviour text may repeat. Behaviour texts only where a
+    method of this run, or the target's training, reads them. Tuning edits the subjects of both
+    parts: docs/design/tuning.md says why.
     """
     parts: tuple[Part, ...] = ("test", "validation") if suite.part == "validation" else ("test",)
     sets = {
@@ -214,7 +294,7 @@ def _edit_data(
         return EditData(**sets, origins=(fur.origin,)), ()
     behaviour = load_behaviour(
         sources,
-        evaluation_prompts=prompts_of(suite, protocols, sources),
+        evaluation_prompts=texts(),
         n_comments=BEHAVIOUR_COMMENTS,
         seed=DATA_SEED,
     )
@@ -246,7 +326,7 @@ def _made_of(cards: Mapping[str, Card], data: EditData) -> dict[str, dict[str, A
 
 
 def _target_facts(
-    model: OpenedModel, fur: FurData, anchors: Sequence[str], *, own_target: bool
+    model: OpenedModel, fur: EditSet, anchors: Sequence[str], *, own_target: bool
 ) -> dict[str, Any]:
     """What θ₀ is made of: the user's weights, or the base with the recipe and its texts."""
     facts: dict[str, Any] = {
@@ -254,7 +334,7 @@ def _target_facts(
         "config": config_hash(model.folder),
         "tokenizer": tokenizer_hash(model.folder),
         "template": template_hash(model.folder),
-        "fur_sha256": fur.origin.sha256,
+        "edit_set": {"name": fur.origin.dataset, "sha256": fur.origin.sha256},
     }
     if own_target:
         return facts | {"own": True}
@@ -277,6 +357,7 @@ def _suite_facts(
                 "data_sha256": origins[name].sha256,
                 "data_revision": origins[name].revision,
                 "protocol_sha256": protocol_digest(protocol),
+                **_definition_facts(protocol),
             }
             for name, protocol in protocols.items()
         },
@@ -288,13 +369,21 @@ def protocol_digest(protocol: Protocol) -> str:
     return _digest(protocol.model_dump(mode="json", exclude=WORDING))
 
 
+def _definition_facts(protocol: Protocol) -> dict[str, str]:
+    files = protocol.definition
+    return {"definition_sha256": definition_sha256(files)} if files else {}
+
+
 def _evaluation_code(engine: str, protocols: Mapping[str, Protocol]) -> str:
     """Hash of all code and task definitions that stand between a checkpoint and its scores."""
     own = [PACKAGE / name for name in (*EVALUATION_CODE, f"engine/{engine}_engine.py")]
+    ours = [protocol for protocol in protocols.values() if not protocol.harness]
+    folders = {folder for protocol in ours for folder in protocol.folders}
+    if any(protocol.dataset in PUBLIC_SETS for protocol in protocols.values()):
+        folders.add(tasks_folder() / FUR)  # whose definitions theirs include
     tasks = {
         file
-        for protocol in protocols.values()
-        for folder in protocol.folders
+        for folder in folders
         for pattern in ("*.yaml", "*.py")
         for file in folder.glob(pattern)
         if file.name != "protocol.yaml"  # its wording may change; the rest is hashed as read

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from unlearn_bench.engine.base import Engine, LoadProof, open_engine
-from unlearn_bench.engine.evaluate import evaluate, load_tasks
+from unlearn_bench.engine.evaluate import evaluate, item_name, load_tasks
 from unlearn_bench.errors import UnlearnBenchError
 from unlearn_bench.methods.contract import EditContext, EditData
 from unlearn_bench.methods.run import edit_model
 from unlearn_bench.models.fingerprint import config_hash, fingerprint, template_hash, tokenizer_hash
 from unlearn_bench.models.load import load_model, save_model
 from unlearn_bench.protocols.catalog import Protocol
+from unlearn_bench.protocols.harness import asked_positions
 from unlearn_bench.protocols.scoring import score_samples
 from unlearn_bench.runs.memory import return_memory, reuse_memory, trimmed
 from unlearn_bench.runs.plan import Cell, Plan, needs_exact
@@ -141,21 +142,33 @@ class ModelSteps:
 
     def evaluate(self, cell: Cell, checkpoint: Path, tick: Tick) -> tuple[list[Sample], Any]:
         """Swap the checkpoint in, prove it, and ask every item."""
-        samples, proof = self._ask(cell, checkpoint, tick)
+        tasks, protocols = self._items(), self.plan.protocols.values()
+        positions = asked_positions(protocols, self.plan.suite.limits, tasks)
+        samples, proof = self._ask(cell, checkpoint, tick, tasks, positions)
         return samples, dataclasses.asdict(proof)
 
     def ask_some(
         self, cell: Cell, checkpoint: Path, only: Mapping[str, Collection[str]], tick: Tick
     ) -> list[Sample]:
         """As `evaluate`, some items of some tasks. only: item ids by subtask."""
-        return self._ask(cell, checkpoint, tick, only)[0]
+        tasks = {name: task for name, task in self._items().items() if name in only}
+        chosen = {
+            name: [
+                place
+                for place, document in enumerate(task.eval_docs)
+                if item_name(name, task, place, document) in only[name]
+            ]
+            for name, task in tasks.items()
+        }
+        return self._ask(cell, checkpoint, tick, tasks, chosen)[0]
 
     def _ask(
         self,
         cell: Cell,
         checkpoint: Path,
         tick: Tick,
-        only: Mapping[str, Collection[str]] | None = None,
+        tasks: Mapping[str, Any],
+        positions: Mapping[str, Sequence[int]],
     ) -> tuple[list[Sample], LoadProof]:
         if self._engine is None:
             self._engine = open_engine(self.plan.engine, self.plan.dtype)
@@ -163,10 +176,10 @@ class ModelSteps:
         proof = self._engine.load(checkpoint, self._saved)
         samples = evaluate(
             self._engine,
-            self._items(),
+            tasks,
             seed=cell.seed,
+            positions=positions,
             progress=lambda done, total: tick("items", done, total),
-            only=only,
         )
         return samples, proof
 

@@ -131,7 +131,7 @@ class _Workshop:
             try:
                 found[name] = find_protocol(name).judged_by(known)
             except UnknownNameError:
-                finding.unchecked.append(f"{name}: this version has no such task")
+                finding.unchecked.append(f"{name}: no task of ours here")
                 continue
             if protocol_digest(found[name]) != facts["protocol_sha256"]:
                 finding.unchecked.append(f"{name}: scored under another version of its protocol")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unlearn_bench.cache import write_atomically
-from unlearn_bench.data.fur import FurData
+from unlearn_bench.data.public import EditSet
 from unlearn_bench.errors import CorruptDataError
 from unlearn_bench.models.load import load_model, save_model
 from unlearn_bench.models.open import OpenedModel
@@ -173,7 +173,7 @@ class Prepared:
 
 def prepare_models(
     base: OpenedModel,
-    fur: FurData,
+    fur: EditSet,
     recipe: Recipe,
     *,
     anchors: Sequence[str],
@@ -229,11 +229,11 @@ def _of_each(size: int) -> int:
 
 
 def refuse_forget_texts(
-    fur: FurData, texts: Sequence[Example], requested: Collection[str] | None = None
+    fur: EditSet, texts: Sequence[Example], requested: Collection[str] | None = None
 ) -> None:
     """Raise CorruptDataError when `texts` hold an example or a biography of a forget subject.
 
-    requested: as for `FurData.exact_training`.
+    requested: as for `EditSet.exact_training`.
     """
     sets = (fur.edit_sets("test", requested), fur.edit_sets("validation"))
     gone = {example.id for part in sets for example in part.forget}

@@ -1,0 +1,86 @@
+"""Tasks and data for lm-eval that need no network: a task file, and WMDP in `datasets`' cache."""
+
+from __future__ import annotations
+
+import json
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from datasets.arrow_writer import ArrowWriter
+
+from tests.unit.data_files import write_jsonl
+
+WMDP = {"wmdp-bio": 4, "wmdp-chem": 2, "wmdp-cyber": 3}  # configurations, and questions of each
+CAPITALS = [
+    {"question": f"What is the capital of land {i}?", "options": ["Paris", "Rome or so", "Oslo"],
+     "label": i % 3}
+    for i in range(5)
+]  # fmt: skip
+
+
+def write_task(folder: Path, extra: str = "", rows: list[dict[str, Any]] = CAPITALS) -> Path:
+    """A task file `capitals.yaml` of the task `capitals`, over JSON lines beside it."""
+    data = write_jsonl(folder / "capitals.jsonl", rows)
+    path = folder / "capitals.yaml"
+    path.write_text(
+        f"""
+task: capitals
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {data}}}}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "Q: {{{{question}}}}\\nA:"
+doc_to_choice: "{{{{options}}}}"
+doc_to_target: "{{{{label}}}}"
+metric_list:
+  - {{metric: acc, aggregation: mean, higher_is_better: true}}
+metadata: {{version: 1}}
+{extra}
+""",
+        encoding="utf-8",
+    )
+    return path
+
+
+def write_index(cache: Path) -> None:
+    """A kept index of lm-eval's names; without one the first unknown name costs a minute."""
+    file = cache / "lm-eval" / f"tasks-{metadata.version('lm-eval')}.json"
+    file.parent.mkdir(parents=True)
+    names = {"hellaswag": "hellaswag/hellaswag.yaml", "wmdp": "wmdp/_wmdp.yaml"}
+    kinds = {"hellaswag": "TASK", "wmdp": "GROUP"}
+    kept = {name: [kinds[name], path, []] for name, path in names.items()}
+    file.write_text(json.dumps(kept), encoding="utf-8")
+
+
+def write_wmdp(cache: Path) -> Path:
+    """`cais/wmdp` as `datasets` keeps what it once downloaded; `cache` is HF_DATASETS_CACHE."""
+    for config, count in WMDP.items():
+        folder = cache / "cais___wmdp" / config / "0.0.0" / "0123456789abcdef"
+        folder.mkdir(parents=True)
+        rows = [
+            {
+                "question": f"{config}, {i}?",
+                "choices": ["a b", "c d", "e f", "g h"],
+                "answer": i % 4,
+            }
+            for i in range(count)
+        ]
+        features = Dataset.from_list(rows).features
+        writer = ArrowWriter(path=str(folder / "wmdp-test.arrow"), features=features)
+        for row in rows:
+            writer.write(row)
+        writer.finalize()
+        writer.close()
+        split = {"name": "test", "num_bytes": 1, "num_examples": count, "dataset_name": "wmdp"}
+        info = {
+            "builder_name": "parquet",
+            "config_name": config,
+            "dataset_name": "wmdp",
+            "version": {"version_str": "0.0.0", "major": 0, "minor": 0, "patch": 0},
+            "features": features.to_dict(),
+            "splits": {"test": split},
+        }
+        (folder / "dataset_info.json").write_text(json.dumps(info))
+    return cache

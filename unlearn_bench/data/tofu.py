@@ -1,0 +1,141 @@
+"""TOFU (Maini et al. 2024, arXiv 2401.06121, MIT): questions about 200 fictitious authors.
+
+Files as released: JSON lines. `full` holds 20 questions on each of 200 authors; `forgetXX` its last
+40, 200 or 400 rows. What the authors release as `retain99`, `retain95` and `retain90` is the rest
+of `full`, which is where it is taken from. The `_perturbed` files add a paraphrased question and
+wrong answers; real authors and world facts are asked and never trained on (their §2.2).
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+from unlearn_bench.data.dataset import Dataset, HubFiles, Splits, with_ids
+from unlearn_bench.data.files import (
+    Row,
+    corrupt,
+    find_file,
+    read_jsonl,
+    refuse_repeats,
+    require_texts,
+)
+from unlearn_bench.data.fur import FurSets
+from unlearn_bench.data.public import PublicSet, PublicSource, Question, answer_example
+from unlearn_bench.schema import Example, Origin
+
+FULL = 4000
+FORGET = {"forget01": 40, "forget05": 200, "forget10": 400}
+PERTURBED = {"retain_perturbed": 400, "real_authors_perturbed": 100, "world_facts_perturbed": 117}
+UNTRAINED = {"real_authors_perturbed": "real_authors", "world_facts_perturbed": "world_facts"}
+QUESTIONS_PER_AUTHOR = 20
+CONTENT = ("question", "answer")
+
+
+def read_split(root: Path, *, name: str) -> Splits:
+    """`full`, `name`, and every perturbed file, each as one split. Raises CorruptDataError."""
+    splits = {}
+    for split in _names(name):
+        path = find_file(root, f"{split}.json")
+        asked = split.endswith("_perturbed")
+        rows = read_jsonl(path, (*CONTENT, *(["perturbed_answer"] if asked else [])))
+        require_texts(rows, path, *CONTENT, *(["perturbed_answer[]"] if asked else []))
+        if asked and split not in UNTRAINED:
+            _require_paraphrase(rows, path)
+        refuse_repeats(rows, path, *CONTENT)
+        _refuse_right_options(rows, path)
+        splits[split] = with_ids("tofu", rows, CONTENT)
+    _require_order(splits, name, root)
+    return splits
+
+
+def build(splits: Splits, origin: Origin, *, name: str) -> PublicSet:
+    """The last rows of `full` are to be forgotten, all others retained; nothing is updated."""
+    authors: dict[str, str] = {
+        row["id"]: f"author-{number // QUESTIONS_PER_AUTHOR}"
+        for number, row in enumerate(splits["full"])
+    }
+    trained = [_example(row) for row in splits["full"]]
+    kept = len(trained) - len(splits[name])
+    kept_ids = {text.id for text in trained[:kept]}
+    parts = {f"{name}_perturbed": "forget", "retain_perturbed": "retain", **UNTRAINED}
+    return PublicSet(
+        sets=FurSets(forget=tuple(trained[kept:]), old=(), update=(), retain=tuple(trained[:kept])),
+        questions=tuple(
+            _question(row, part, authors.get(str(row["id"]), str(row["id"])))
+            for split, part in parts.items()
+            for row in splits[split]
+            if part != "retain" or row["id"] in kept_ids
+        ),
+        origin=origin,
+    )
+
+
+def _names(name: str) -> tuple[str, ...]:
+    return ("full", name, f"{name}_perturbed", *PERTURBED)
+
+
+def _require_paraphrase(rows: list[Row], path: Path) -> None:
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row.get("paraphrased_question"), str):
+            raise corrupt(path, number, "lacks paraphrased_question")
+
+
+def _refuse_right_options(rows: list[Row], path: Path) -> None:
+    for number, row in enumerate(rows, start=1):
+        options = [row["answer"], *row.get("perturbed_answer", [])]
+        if len(set(options)) < len(options):
+            raise corrupt(path, number, "a wrong option is the answer, or stands there twice")
+
+
+def _require_order(splits: Splits, name: str, root: Path) -> None:
+    """Raise unless the forget set is the end of `full`, as its perturbed form is of itself."""
+    path = find_file(root, f"{name}.json")
+    ids = {split: [row["id"] for row in rows] for split, rows in splits.items()}
+    if ids["full"][-len(ids[name]) :] != ids[name]:
+        raise corrupt(path, 0, "these are not the last rows of full.json, in its order")
+    if ids[f"{name}_perturbed"] != ids[name]:
+        raise corrupt(path, 0, f"these are not the questions of {name}_perturbed.json")
+    if stray := set(ids["retain_perturbed"]) - set(ids["full"]):
+        raise corrupt(path.parent / "retain_perturbed.json", 0, f"{min(stray)} is not in full.json")
+
+
+def _example(row: Row) -> Example:
+    question = _question(row, "", row["id"])
+    return answer_example(row["id"], question, row["answer"])
+
+
+def _question(row: Row, part: str, author: str) -> Question:
+    reworded = row.get("paraphrased_question")
+    return Question(
+        id=row["id"],
+        part=part,
+        subject=author,
+        question=row["question"],
+        answer=row["answer"],
+        paraphrases=(reworded,) if reworded else (),
+        wrong_options=tuple(row.get("perturbed_answer", ())),
+    )
+
+
+def _source(name: str) -> PublicSource:
+    sizes = {"full": FULL, name: FORGET[name], f"{name}_perturbed": FORGET[name], **PERTURBED}
+    counts = {split: (size,) for split, size in sizes.items()}
+    return PublicSource(
+        dataset=Dataset(
+            name=f"tofu_{name}",
+            folder_files=tuple(f"tofu/{split}.json" for split in _names(name)),
+            read_folder=lambda root: read_split(root / "tofu", name=name),
+            hub=HubFiles(
+                repo="locuslab/TOFU",
+                revision="324592d84ae4f482ac7249b9285c2ecdb53e3a68",
+                patterns=tuple(f"{split}.json" for split in _names(name)),
+            ),
+            read_hub=functools.partial(read_split, name=name),
+            counts={"folder": counts, "hub": counts},
+        ),
+        build=functools.partial(build, name=name),
+    )
+
+
+SOURCES = tuple(_source(name) for name in FORGET)

@@ -1,0 +1,150 @@
+"""lm-eval task files of the user's: read as text, judged, and hashed before anything is loaded.
+
+lm-eval imports what `!function` names as soon as it loads a file. So a file is first composed into
+YAML nodes, which constructs nothing, and refused if it would run code that nobody allowed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import yaml
+
+from unlearn_bench.config import TASK_FILES
+from unlearn_bench.data.packages import sha256_of
+from unlearn_bench.errors import UnsafeArtefactError, UsageError
+
+FLAG = "--allow-task-code"
+PYTHON_TAG = "tag:yaml.org,2002:python/"
+FUNCTION_TAG = "!function"
+CODE_KEYS = ("class",)
+TRUE_CODE_KEYS = ("unsafe_code", "hf_evaluate", "trust_remote_code")  # fetched or generated code
+
+
+def is_task_file(name: str) -> bool:
+    """Whether a task is named by its file."""
+    return name.endswith(TASK_FILES)
+
+
+def check_task_file(name: str, *, allow_code: bool) -> tuple[Path, ...]:
+    """The file, what it includes and the code that it names, in the order met; nothing runs.
+
+    Raises UsageError for a file that is not there or not YAML, UnsafeArtefactError for an include
+    outside the file's folder, a Python object, or code without `allow_code`.
+    """
+    path = Path(name).expanduser().resolve()
+    if not path.is_file():
+        raise UsageError(f"there is no task file {name}", next_step="check the path")
+    return tuple(_check(path, path.parent, allow_code, []))
+
+
+def definition_files(path: Path) -> tuple[Path, ...]:
+    """The same of a task that the installed lm-eval defines, whose code is trusted as it is."""
+    return tuple(_check(path.resolve(), None, True, []))
+
+
+def definition_sha256(files: Sequence[Path]) -> str:
+    """One hash of a task's files in their order, whatever folder they lie in."""
+    return hashlib.sha256("".join(sha256_of(file) for file in files).encode()).hexdigest()
+
+
+def _check(path: Path, folder: Path | None, allow_code: bool, seen: list[Path]) -> list[Path]:
+    """folder: which includes may not leave; None: they may."""
+    if path in seen:
+        return seen
+    seen.append(path)
+    for node, key in _nodes(_compose(path)):
+        _refuse_tags(path, node)
+        if node.tag == FUNCTION_TAG or key in CODE_KEYS or _switches_code_on(key, node):
+            if not allow_code:
+                raise UnsafeArtefactError(
+                    f"the task file runs code ({key or node.tag})",
+                    where=_where(path, node),
+                    next_step=f"read that code, then add {FLAG}",
+                )
+            code = _code_file(path, node)
+            if code is not None and code not in seen:
+                seen.append(code)
+        if key == "include":
+            for name in _scalars(node):
+                _check(_included(path, name, folder, node), folder, allow_code, seen)
+    return seen
+
+
+def _refuse_tags(path: Path, node: yaml.Node) -> None:
+    if node.tag.startswith(PYTHON_TAG):
+        raise UnsafeArtefactError(
+            "a task file that makes Python objects is never loaded",
+            where=_where(path, node),
+            next_step="write the value as plain YAML",
+        )
+    if node.tag.startswith("!") and node.tag != FUNCTION_TAG:
+        raise UnsafeArtefactError(
+            f"the task file has the unknown tag {node.tag}",
+            where=_where(path, node),
+            next_step="remove the tag",
+        )
+
+
+def _compose(path: Path) -> yaml.Node:
+    try:
+        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    except OSError as error:
+        raise UsageError(
+            f"{path.name} cannot be read: {error.strerror}", where=str(path)
+        ) from error
+    except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        raise UsageError(f"{path.name} is not valid YAML: {error}", where=str(path)) from error
+    if not isinstance(node, yaml.MappingNode):
+        raise UsageError(f"{path.name} must hold names with values", where=str(path))
+    return node
+
+
+def _nodes(root: yaml.Node) -> Iterator[tuple[yaml.Node, str]]:
+    """Every node once, aliases included, with the key that it is the value of ("" for others)."""
+    waiting, met = [(root, "")], set[tuple[int, str]]()
+    while waiting:
+        node, key = waiting.pop()
+        if (id(node), key) in met:
+            continue
+        met.add((id(node), key))
+        yield node, key
+        if isinstance(node, yaml.MappingNode):
+            for name, value in node.value:
+                waiting.append((name, ""))
+                waiting.append((value, str(name.value) if name.id == "scalar" else ""))
+        elif isinstance(node, yaml.SequenceNode):
+            waiting += [(item, "") for item in node.value]
+
+
+def _switches_code_on(key: str, node: yaml.Node) -> bool:
+    return key in TRUE_CODE_KEYS and str(node.value).lower() not in ("false", "no", "off", "null")
+
+
+def _scalars(node: yaml.Node) -> list[str]:
+    nodes = node.value if isinstance(node, yaml.SequenceNode) else [node]
+    return [str(item.value) for item in nodes]
+
+
+def _included(path: Path, name: str, folder: Path | None, node: yaml.Node) -> Path:
+    there = (path.parent / name).resolve()
+    if folder is not None and folder not in there.parents:
+        raise UnsafeArtefactError(
+            f"the task file includes {name!r}, outside its own folder",
+            where=_where(path, node),
+            next_step="copy what it includes into its folder",
+        )
+    return there
+
+
+def _code_file(path: Path, node: yaml.Node) -> Path | None:
+    """The file beside `path` that `!function module.name` is read from; None for a package's."""
+    module, _, _ = str(node.value).rpartition(".")
+    there = (path.parent / f"{module.replace('.', '/')}.py").resolve()
+    return there if module and there.is_file() else None
+
+
+def _where(path: Path, node: yaml.Node) -> str:
+    return f"{path}, line {node.start_mark.line + 1}"
