@@ -17,16 +17,16 @@ from rouge_score.rouge_scorer import RougeScorer
 from scipy.special import expit, logsumexp
 
 from unlearn_bench.engine.likelihood import Likelihood
-from unlearn_bench.protocols.fluency import is_gibberish, repetition
+from unlearn_bench.protocols.texts import is_gibberish, seq_rep
+
+ROLES = ("forget", "update", "retain", "neighbour", "locality")  # a part begins with one, or is one
 
 
 def score_choice(document: dict[str, Any], results: list[Likelihood]) -> dict[str, float]:
     """Choice accuracy, memorisation, extraction strength, probability and truth ratio of one
     question.
 
-    results: one per option, in the document's order, with their per-token parts. The truth ratio R
-    is reported as TOFU reports it: max(0, 1 − R) where the answer shall be known, min(R, 1/R) where
-    not (arXiv 2401.06121, section 2.2).
+    results: one per option, in the document's order, with their per-token parts.
     """
     by_option = dict(zip(document["options"], results, strict=True))
     metrics: dict[str, float] = {}
@@ -36,20 +36,14 @@ def score_choice(document: dict[str, Any], results: list[Likelihood]) -> dict[st
             for option in document["options"]
             if option not in (document["answer"], document["new_answer"])
         ]
-        if others:  # a public set without wrong options has nothing to choose from
-            metrics[f"{part}_choice_acc"] = choice_accuracy(
-                by_option[answer], [by_option[option] for option in others]
-            )
         greedy = by_option[answer].token_is_greedy
         metrics[f"{part}_exact_memorization"] = float(greedy.mean())
         metrics[f"{part}_extraction_strength"] = extraction_strength(greedy)
         metrics[f"{part}_probability"] = math.exp(mean_log_prob(by_option[answer]))
-        ratio = log_truth_ratio(by_option[answer], [by_option[option] for option in others])
-        known = part.startswith(("retain", "update_new"))
-        # −expm1 and exp keep NaN, as max and min would not, and know no overflow down here.
-        closeness = -np.expm1(np.minimum(ratio, 0.0)) if known else np.exp(-np.abs(ratio))
-        metrics[f"{part}_truth_ratio"] = float(closeness)
-        metrics[f"{part}_wrong_share"] = wrong_share(ratio)
+        if others:  # a public set without wrong options has nothing to choose from
+            wrong = [by_option[option] for option in others]
+            metrics[f"{part}_choice_acc"] = choice_accuracy(by_option[answer], wrong)
+            metrics |= truth(part, by_option[answer], wrong)
     if document["new_answer"]:
         new, old = by_option[document["new_answer"]], by_option[document["answer"]]
         suffix = "" if document["phrasing"] == "verbatim" else "_paraphrase"
@@ -69,9 +63,10 @@ def score_answer(document: dict[str, Any], results: list[str]) -> dict[str, floa
     if document["new_answer"]:
         suffix = "" if document["phrasing"] == "verbatim" else "_paraphrase"
         metrics[f"update_old_leak{suffix}"] = float(mentions(text, document["answer"]))
-    role = document["part"].partition("_")[0]
+    first = document["part"].partition("_")[0]
+    role = first if first in ROLES else document["part"]
     metrics[f"{role}_gibberish"] = float(is_gibberish(text))
-    metrics[f"{role}_repetition"] = repetition(text)
+    metrics[f"{role}_repetition"] = seq_rep(text.casefold(), 2)
     metrics[f"{role}_answer_words"] = float(len(text.split()))
     return metrics
 
@@ -85,6 +80,18 @@ def answers(document: dict[str, Any]) -> dict[str, str]:
         f"update_old{suffix}": document["answer"],
         f"update_new{suffix}": document["new_answer"],
     }
+
+
+def truth(part: str, answer: Likelihood, wrong: list[Likelihood]) -> dict[str, float]:
+    """The truth ratio as TOFU reports it: max(0, 1 − R) where the answer shall be known; where it
+    shall not, min(R, 1/R), and R itself on a scale to 1 (arXiv 2401.06121, section 2.2).
+    """
+    ratio = log_truth_ratio(answer, wrong)
+    # −expm1 and exp keep NaN, as max and min would not, and know no overflow down here.
+    if part.startswith(("forget", "update_old")):
+        closeness = float(np.exp(-np.abs(ratio)))
+        return {f"{part}_truth_ratio": closeness, f"{part}_wrong_share": float(expit(ratio))}
+    return {f"{part}_truth_ratio": float(-np.expm1(np.minimum(ratio, 0.0)))}
 
 
 def choice_accuracy(answer: Likelihood, others: list[Likelihood]) -> float:
@@ -108,11 +115,6 @@ def log_truth_ratio(answer: Likelihood, others: list[Likelihood]) -> float:
     """
     wrong = np.array([mean_log_prob(option) for option in others])
     return float(logsumexp(wrong)) - math.log(len(wrong)) - mean_log_prob(answer)
-
-
-def wrong_share(log_ratio: float) -> float:
-    """R / (1 + R): the truth ratio on a scale from 0 to 1, in the same order."""
-    return float(expit(log_ratio))
 
 
 def mentions(text: str, answer: str) -> bool:

@@ -99,7 +99,7 @@ def test_an_empty_request_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CorruptDataError, match="line 3 has no request"):
         advbench.read_folder(tmp_path)
     path = write(tmp_path / "mini.jsonl", '{"id": "a", "prompt": 5}\n')
-    with pytest.raises(CorruptDataError, match="holds no text under prompt") as caught:
+    with pytest.raises(CorruptDataError, match="prompt is not a text") as caught:
         advbench.read_mini(path)
     assert caught.value.where.endswith("line 1")
 
@@ -153,7 +153,7 @@ def test_what_should_be_a_text_and_is_none_names_the_line(tmp_path: Path, wrong:
     lines = [ROW % 1, json.dumps({"question": "q2", "answer": wrong}) + "\n"]
     path = write(tmp_path / gsm8k.FOLDER_FILES["test"], "".join(lines))
     write(tmp_path / gsm8k.FOLDER_FILES["train"], gzip.compress((ROW % 1).encode()))
-    with pytest.raises(CorruptDataError, match="holds no text under answer") as caught:
+    with pytest.raises(CorruptDataError, match="answer is not a text") as caught:
         gsm8k.read_folder(tmp_path)
     assert caught.value.where == f"{path}, line 2"
 

@@ -79,6 +79,16 @@ def test_agreeing_clusters_count_as_one_item_each() -> None:
     assert (score.low, score.high) == (pytest.approx(2 / (2 + 3.8415), abs=1e-5), 1.0)
 
 
+def test_clusters_that_are_all_alike_are_worth_their_items() -> None:
+    """One right of two in each of three: the clusters do not differ at all, and it is still a share
+    of six items.
+    """
+    rows = [(value, cluster) for cluster in "abc" for value in (1.0, 0.0)]
+    score, alone = clustered("mean", *rows), reduced("mean", 1, 0, 1, 0, 1, 0)
+    assert (score.low, score.high) == (alone.low, alone.high)
+    assert score.stderr == 0.0
+
+
 def test_other_metrics_have_a_bootstrap_interval_around_them() -> None:
     values = [(-float(n % 7), 1.0 + n % 3) for n in range(60)]
     score = reduced("weighted_exp", *values)

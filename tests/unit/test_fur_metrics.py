@@ -11,7 +11,7 @@ from lm_eval.tasks._yaml_loader import _import_fun_from_str
 
 from unlearn_bench.data.files import tasks_folder
 from unlearn_bench.engine.likelihood import Likelihood
-from unlearn_bench.protocols.fluency import is_gibberish, repetition
+from unlearn_bench.protocols.texts import is_gibberish, seq_rep
 
 FUR = tasks_folder() / "fur"
 
@@ -99,9 +99,7 @@ def test_a_truth_ratio_beyond_any_float_is_a_number() -> None:
     assert (metrics["forget_truth_ratio"], metrics["forget_wrong_share"]) == (0.0, 1.0)
     broken = [option(-1), option(math.nan), option(-1), option(-1)]
     assert math.isnan(fur("score_choice")(document(), broken)["forget_truth_ratio"])
-    assert math.isnan(
-        fur("score_choice")(document(part="retain_x"), broken)["retain_x_truth_ratio"]
-    )
+    assert math.isnan(fur("score_choice")(document(part="retain"), broken)["retain_truth_ratio"])
 
 
 def test_a_confidently_wrong_model_scores_zero_and_a_tie_is_not_a_choice() -> None:
@@ -190,5 +188,5 @@ def test_language(text: str) -> None:
 
 def test_repetition_by_hand() -> None:
     """Three words in a loop of twelve: 3 different bigrams of 11."""
-    assert repetition("in a town " * 4) == pytest.approx(1 - 3 / 11)
-    assert repetition("a town") == repetition("town") == repetition("") == 0.0
+    assert seq_rep("in a town " * 4, 2) == pytest.approx(1 - 3 / 11)
+    assert seq_rep("a town", 2) == seq_rep("town", 2) == seq_rep("", 2) == 0.0

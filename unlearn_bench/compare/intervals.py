@@ -83,7 +83,9 @@ def effective_size(column: Column) -> float:
         return float(groups)
     sums = np.bincount(clusters, weights=values - share)
     variance = groups / (groups - 1) * float((sums**2).sum()) / count**2
-    return min(max(share * (1 - share) / variance, groups), count)
+    if variance * count <= share * (1 - share):  # clusters differ less than items drawn at random
+        return float(count)
+    return max(share * (1 - share) / variance, groups)
 
 
 def wilson(share: float, size: float) -> Interval:
