@@ -63,11 +63,16 @@ evaluate: setup ## Edit, evaluate and rank every method on the embedded model
 	$(BIN)/unlearn-bench evaluate --methods all --suite quick \
 	  --output runs/quick --leaderboards leaderboards
 
+# Tests on tiny models keep to one core each, so two run side by side; those on real weights take
+# all cores and run alone.
 test: lint ## Everything: lint and all tests
-	$(BIN)/python -m pytest -m "not gpu and not network"
+	$(BIN)/python -m pytest -n 2 --dist loadfile \
+	  -m "not slow and not end_to_end and not gpu and not network"
+	$(BIN)/python -m pytest -m "(slow or end_to_end) and not gpu and not network"
 
 test-fast: setup ## Unit, contract and fault tests, in under two minutes
-	$(BIN)/python -m pytest -m "not slow and not end_to_end and not gpu and not network" \
+	$(BIN)/python -m pytest -n 2 --dist loadfile \
+	  -m "not slow and not end_to_end and not gpu and not network" \
 	  tests/unit tests/contract tests/fault
 
 lint: setup ## ruff, mypy, import-linter
