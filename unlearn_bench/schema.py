@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 Direction = Literal["higher", "lower", "nearer_exact", "none"]
 Status = Literal["started", "success", "diverged", "failed", "cancelled"]
+SCORED = ("success", "incomplete")  # finished, the second with missing values
 FAILED = ("diverged", "failed")  # ended without scores: the training did, or the code
 
 

@@ -105,21 +105,22 @@ def test_an_empty_request_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "why"),
+    ("content", "why", "place"),
     [
-        ("", "not valid JSON"),
-        ('[{"text": "a", "label": "hate"}', "not valid JSON"),
-        ("{}", "not a list"),
-        ('[{"text": "a", "label": "hate"}, {"label": "hate"}]', "statement 2: has no text"),
-        ('[{"text": "a", "label": ["hate"]}]', "statement 1: unknown label"),
-        ('["a"]', "statement 1: has no text"),
+        ("", "not valid JSON", ""),
+        ('[{"text": "a", "label": "hate"}', "not valid JSON", ""),
+        ("{}", "not a JSON list", ""),
+        ('[{"text": "a", "label": "hate"}, {"label": "hate"}]', "lacks text", ", line 2"),
+        ('[{"text": "a", "label": "hate"}, {"text": 2, "label": "hate"}]', "text", ", line 2"),
+        ('[{"text": "a", "label": ["hate"]}]', "unknown label", ", line 1"),
+        ('["a"]', "not a JSON object", ", line 1"),
     ],
 )
-def test_broken_statements_are_refused(tmp_path: Path, content: str, why: str) -> None:
+def test_broken_statements_are_refused(tmp_path: Path, content: str, why: str, place: str) -> None:
     path = write(tmp_path / toxigen_classification.FOLDER_FILE, content)
     with pytest.raises(CorruptDataError, match=why) as caught:
         toxigen_classification.read_folder(tmp_path)
-    assert caught.value.where == str(path)
+    assert caught.value.where == f"{path}{place}"
 
 
 def test_our_own_statements_name_the_line(tmp_path: Path) -> None:

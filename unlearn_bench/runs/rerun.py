@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -15,21 +16,31 @@ from unlearn_bench.runs.plan import Cell, Plan
 from unlearn_bench.runs.progress import Reporter
 from unlearn_bench.runs.steps import ModelSteps
 from unlearn_bench.runs.store import cell_folder, read_record, read_samples, write_json
-from unlearn_bench.runs.verify import SCORED, Finding, some
-from unlearn_bench.schema import Sample
+from unlearn_bench.runs.verify import Finding, some
+from unlearn_bench.schema import SCORED, Sample
 
 SETTINGS = "run.json"
+FILES = (".py", ".yaml", ".yml", ".gguf")  # what is named by its path on the command line
 # Nats per token between two runs of the same edit: other batches round otherwise, most in bf16.
 TOLERANCE = 0.05
 
 
 def write_settings(output: Path, settings: Mapping[str, Any]) -> None:
     """Keep what the command was given beside its cells, folders made absolute."""
-    kept = dict(settings)
-    for name in ("data", "tuned", "scorer_checkpoint"):
-        if kept.get(name):
-            kept[name] = str(Path(kept[name]).expanduser().resolve())
-    write_json(output / SETTINGS, kept)
+    write_json(output / SETTINGS, {name: _absolute(value) for name, value in settings.items()})
+
+
+def _absolute(value: Any) -> Any:
+    """A path, or every path of a list, made absolute. A name without a folder and an ending is no
+    path, even if there is a file of that name.
+    """
+    if isinstance(value, list):
+        return [_absolute(part) for part in value]
+    if not isinstance(value, str):
+        return value
+    path = Path(value).expanduser()
+    looks = "/" in value or path.suffix in FILES
+    return str(path.resolve()) if looks and path.exists() else value
 
 
 def read_settings(output: Path) -> dict[str, Any]:
@@ -112,7 +123,7 @@ def _compare(stored: Sequence[Sample], anew: Sequence[Sample], finding: Finding)
         before = kept[sample.task, sample.item_id, sample.filter]
         name = f"{sample.task} {sample.item_id}"
         gap = _gap(before, sample)
-        if not gap <= TOLERANCE:  # NaN is far
+        if gap > TOLERANCE:
             far.append(f"{name}: {gap:.3f} nats per token")
         texts += len(sample.outputs)
         other += [
@@ -129,13 +140,18 @@ def _compare(stored: Sequence[Sample], anew: Sequence[Sample], finding: Finding)
 
 
 def _gap(one: Sample, other: Sample) -> float:
-    """Largest difference of a text's likelihood, in nats per token."""
+    """Largest difference of a text's likelihood, in nats per token (per word or byte of a whole
+    text); infinite where only one of them is a number.
+    """
+    weights = [value[1] for value in one.values.values() if isinstance(value, tuple)]
+    lengths = [float(len(option.log_probs)) for option in one.tokens]
+    lengths = lengths or [max(weights, default=1.0)] * len(one.likelihoods)
     gaps = [0.0]
-    for index, ((before, _), (after, _)) in enumerate(
-        zip(one.likelihoods, other.likelihoods, strict=True)
+    for (before, _), (after, _), length in zip(
+        one.likelihoods, other.likelihoods, lengths, strict=True
     ):
-        words = one.values.values() if not one.tokens else ()
-        pairs = [value[1] for value in words if isinstance(value, tuple)]
-        length = len(one.tokens[index].log_probs) if one.tokens else max(pairs, default=1.0)
-        gaps.append(abs(before - after) / length if before != after else 0.0)
+        if before == after or (math.isnan(before) and math.isnan(after)):
+            continue
+        gap = abs(before - after) / length
+        gaps.append(math.inf if math.isnan(gap) else gap)
     return max(gaps)

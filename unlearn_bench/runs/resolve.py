@@ -6,7 +6,6 @@ Cheap refusals come first: names, options and paths before data, data before the
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -27,7 +26,7 @@ from unlearn_bench.data.sources import (
     tasks_folder,
 )
 from unlearn_bench.engine.base import resolve_dtype, resolve_engine
-from unlearn_bench.errors import UnlearnBenchError, UsageError
+from unlearn_bench.errors import UsageError
 from unlearn_bench.methods.contract import EditData
 from unlearn_bench.methods.needs import check_names, check_sets, missing_sets
 from unlearn_bench.methods.options import resolve_options
@@ -41,8 +40,9 @@ from unlearn_bench.models.open import OpenedModel, open_model
 from unlearn_bench.protocols.catalog import MINI, Protocol, list_protocols
 from unlearn_bench.protocols.scoring import attributes_of
 from unlearn_bench.protocols.task_files import check_task_file, definition_sha256, is_task_file
-from unlearn_bench.registry import Card, find_card, list_cards, load_function
+from unlearn_bench.registry import Card
 from unlearn_bench.runs.held_out import check_held_out, prompts_of
+from unlearn_bench.runs.judge import load_judge, scorer_candidates
 from unlearn_bench.runs.plan import (
     CHECKPOINT_BYTES,
     Plan,
@@ -56,7 +56,7 @@ from unlearn_bench.runs.plan import (
 )
 from unlearn_bench.runs.progress import Reporter
 from unlearn_bench.runs.provenance import PACKAGE, code_sha256, file_sha256, versions
-from unlearn_bench.runs.store import canonical_json
+from unlearn_bench.runs.store import digest
 from unlearn_bench.runs.tuned import load_tuned
 from unlearn_bench.schema import Origin
 from unlearn_bench.training.parallel import processes
@@ -79,7 +79,6 @@ FUR_SETS = tuple(field.name for field in dataclasses.fields(FurSets))
 BEHAVIOUR_NEEDS = frozenset({"toxic", "clean", "pairs", "benign", "refusals"})
 BEHAVIOUR_COMMENTS = 2000  # per class; no built-in method reads more
 DATA_SEED = 0  # which comments are drawn is part of the data, not of a cell's seed
-FALLBACK_SCORERS = ("detoxify", "profanity_check")
 EVALUATION_CODE = (
     "engine/evaluate.py",
     "engine/lm.py",
@@ -89,15 +88,6 @@ EVALUATION_CODE = (
     "protocols/refusal.py",
     "compare/aggregate.py",
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Judge:
-    """A loaded scorer, or why there is none, with the identity that rows carry."""
-
-    scorer: Any
-    identity: dict[str, str]
-    notes: tuple[str, ...] = ()
 
 
 def resolve_plan(config: RunConfig, reporter: Reporter, *, part: Part = "test") -> Plan:
@@ -320,7 +310,7 @@ def _made_of(cards: Mapping[str, Card], data: EditData) -> dict[str, dict[str, A
         read = sorted(BEHAVIOUR_NEEDS & set(card.facts.get("needs", ())))
         facts[name] = {
             "code_sha256": code_sha256([card.file, PACKAGE / "methods" / "run.py"]),
-            "data_sha256": {part: _digest(getattr(data, part)) for part in read},
+            "data_sha256": {part: digest(getattr(data, part)) for part in read},
         }
     return facts
 
@@ -340,7 +330,7 @@ def _target_facts(
         return facts | {"own": True}
     code = code_sha256([PACKAGE / "training" / "prepare.py"])
     facts |= {"recipe": dataclasses.asdict(Recipe()), "code_sha256": code}
-    return facts | {"anchors_sha256": _digest(anchors)}
+    return facts | {"anchors_sha256": digest(anchors)}
 
 
 def _suite_facts(
@@ -366,7 +356,7 @@ def _suite_facts(
 
 def protocol_digest(protocol: Protocol) -> str:
     """Hash of all that can move a number of the task's."""
-    return _digest(protocol.model_dump(mode="json", exclude=WORDING))
+    return digest(protocol.model_dump(mode="json", exclude=WORDING))
 
 
 def _definition_facts(protocol: Protocol) -> dict[str, str]:
@@ -389,73 +379,9 @@ def _evaluation_code(engine: str, protocols: Mapping[str, Protocol]) -> str:
         if file.name != "protocol.yaml"  # its wording may change; the rest is hashed as read
     }
     definitions = sorted(file_sha256(file) for file in tasks)
-    return _digest([code_sha256(own), definitions])
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(canonical_json(value)).hexdigest()
+    return digest([code_sha256(own), definitions])
 
 
 def count_parameters(folder: Path) -> int:
     """Number of stored scalars, from the headers alone; tied tensors are stored once."""
     return sum(math.prod(tensor.shape) for tensor in stored_tensors(folder))
-
-
-def scorer_candidates(name: str) -> list[Card]:
-    """Cards to try in turn: the one asked for, or for `auto` the real one and its fallback."""
-    if name != "auto":
-        return [find_card("scorer", name)]
-    known = list_cards("scorer")
-    return [known[name] for name in FALLBACK_SCORERS if name in known]
-
-
-def load_judge(
-    cards: Sequence[Card],
-    checkpoint: Path | None,
-    protocols: Mapping[str, Protocol],
-    offline: bool,
-) -> Judge:
-    """The first scorer that loads. None loads: no judge, so its values will be missing."""
-    if not any(protocol.judged for protocol in protocols.values()):
-        return Judge(None, _identity("none"))
-    reasons = []
-    for card in cards:
-        try:
-            scorer = _load_scorer(card, checkpoint, offline)
-        except UnlearnBenchError as error:
-            reasons.append(f"{card.name} could not be loaded: {error.what}")
-            continue
-        identity = _identity(
-            card.name,
-            scorer.version,
-            scorer.weights_sha256,
-            card.source_sha256,
-            " ".join(attributes_of(scorer)),
-        )
-        return Judge(scorer, identity, tuple(reasons))
-    reasons.append("no scorer: toxicity will be missing and the run incomplete")
-    return Judge(None, _identity(cards[0].name if cards else "none"), tuple(reasons))
-
-
-def _load_scorer(card: Card, checkpoint: Path | None, offline: bool) -> Any:
-    import torch
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    given = {"checkpoint": checkpoint, "offline": offline, "device": device}
-    return load_function(card)(**{name: given[name] for name in given if name in card.options})
-
-
-def _identity(
-    name: str,
-    version: str = "",
-    weights_sha256: str = "",
-    code_sha256: str = "",
-    attributes: str = "",
-) -> dict[str, str]:
-    return {
-        "name": name,
-        "version": version,
-        "weights_sha256": weights_sha256,
-        "code_sha256": code_sha256,
-        "attributes": attributes,
-    }

@@ -27,10 +27,10 @@ from unlearn_bench.runs.plan import (
 )
 from unlearn_bench.runs.progress import Reporter
 from unlearn_bench.runs.requests import Request, find_obstacle
+from unlearn_bench.schema import SCORED
 
 SUITE = "requests"  # what a sequence asks by default
 FUR = "fur"
-SCORED = ("success", "incomplete")
 
 
 @dataclass(frozen=True, kw_only=True)

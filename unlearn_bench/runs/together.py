@@ -26,13 +26,12 @@ from unlearn_bench.runs import store
 from unlearn_bench.runs.plan import Cell, Plan
 from unlearn_bench.runs.progress import Reporter, Tick
 from unlearn_bench.runs.steps import ModelSteps
-from unlearn_bench.schema import EditReport
+from unlearn_bench.schema import SCORED, EditReport
 from unlearn_bench.training.parallel import check_shards, is_main, wait
 from unlearn_bench.training.precision import default_device
 
 PATIENCE = timedelta(hours=2)  # while the main process downloads, or another is slower
 FOLDER = "edits"  # of the output folder, while edits wait to be evaluated
-DONE = ("success", "incomplete")  # records of cells that need no edit
 # What the launcher told this process: vLLM and accelerate would still believe it afterwards.
 LAUNCHER = (
     "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "ROLE_RANK",
@@ -154,7 +153,7 @@ def _unedited(plan: Plan) -> list[Cell]:
             record = store.read_record(folder, cell.key)
         except CorruptDataError:
             record = None
-        if record is None or record.status not in DONE:
+        if record is None or record.status not in SCORED:
             found.append(cell)
     return found
 

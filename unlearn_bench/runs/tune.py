@@ -26,7 +26,7 @@ from unlearn_bench.runs.plan import EXACT, TARGET, Cell, Plan
 from unlearn_bench.runs.progress import Reporter
 from unlearn_bench.runs.store import read_scores
 from unlearn_bench.runs.tuned import Budget, Winner
-from unlearn_bench.schema import FAILED
+from unlearn_bench.schema import FAILED, SCORED
 
 if TYPE_CHECKING:
     import optuna
@@ -355,7 +355,7 @@ def _assess(
 ) -> Trial:
     """The trial that a finished cell is. One that failed is as bad as can be, and says so."""
     record = result.record
-    scored = record.status in ("success", "incomplete")
+    scored = record.status in SCORED
     values = _read_values(tuning.plan, result) if scored else {}
     exact = tuning.references.get(EXACT)
     found = Objective(0.0, 0.0, 0.0, {})

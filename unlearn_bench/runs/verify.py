@@ -21,7 +21,8 @@ from unlearn_bench.engine.replay import replay, same_question
 from unlearn_bench.errors import CorruptDataError, UnknownNameError, UnlearnBenchError
 from unlearn_bench.protocols.catalog import Protocol, find_protocol
 from unlearn_bench.protocols.scoring import score_samples
-from unlearn_bench.runs.resolve import load_judge, protocol_digest, scorer_candidates
+from unlearn_bench.runs.judge import load_judge, scorer_candidates
+from unlearn_bench.runs.resolve import protocol_digest
 from unlearn_bench.runs.store import (
     RECORD,
     canonical_json,
@@ -31,9 +32,8 @@ from unlearn_bench.runs.store import (
     read_samples,
     read_scores,
 )
-from unlearn_bench.schema import ItemScore, Sample, Score
+from unlearn_bench.schema import SCORED, ItemScore, Sample, Score
 
-SCORED = ("success", "incomplete")
 SHOWN = 3  # of differences of one kind
 
 
