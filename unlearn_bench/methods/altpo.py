@@ -29,7 +29,7 @@ ROWS = 32  # questions answered at once
     goals=("forget",),
     needs=("forget", "retain", "reference"),
     targets=("*",),
-    training={"lr": 2e-4, "epochs": 1, "batch_size": 8},
+    training={"lr": 4e-4, "epochs": 1, "batch_size": 8},
     zero={"epochs": 0},
     search={
         "lr": (5e-5, 8e-4, "log"),

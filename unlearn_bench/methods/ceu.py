@@ -26,7 +26,7 @@ from unlearn_bench.training.likelihood import (
     goals=("forget",),
     needs=("forget",),
     targets=("*",),
-    training={"lr": 1e-4, "epochs": 1, "batch_size": 8},
+    training={"lr": 1.2e-4, "epochs": 1, "batch_size": 8},
     zero={"epochs": 0},
     search={"lr": (1e-5, 4e-4, "log"), "epochs": [1, 2, 3], "skip_first": [0, 1]},
 )

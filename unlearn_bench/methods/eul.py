@@ -46,7 +46,7 @@ MODULE = "down_proj"
 def eul(
     context: EditContext,
     *,
-    requests: Annotated[int, Field(ge=1)] = 2,
+    requests: Annotated[int, Field(ge=1)] = 1,
     rounds: Annotated[int, Field(ge=0)] = 1,
     rank: Annotated[int, Field(ge=1)] = 16,
     lr: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-3,

@@ -20,7 +20,7 @@ from unlearn_bench.training.options import Training
     optional=("update",),
     targets=("*",),
     goals=("forget", "update"),
-    training={"lr": 2e-4, "epochs": 1, "batch_size": 8},
+    training={"lr": 4e-4, "epochs": 2, "batch_size": 8},
     search={"lr": (5e-5, 8e-4, "log"), "epochs": [1, 2, 3], "batch_size": [4, 8]},
     zero={"epochs": 0},
 )

@@ -19,7 +19,7 @@ from unlearn_bench.training.likelihood import Model, nll_mean
     needs=("forget", "retain"),
     targets=("*",),
     goals=("forget",),
-    training={"lr": 2e-4, "epochs": 1, "batch_size": 8},
+    training={"lr": 4e-4, "epochs": 1, "batch_size": 8},
     search={
         "lr": (5e-5, 8e-4, "log"),
         "epochs": [1, 2, 3],

@@ -21,7 +21,7 @@ from unlearn_bench.training.options import Training
     goals=("forget",),
     needs=("forget", "retain", "refusals", "reference"),
     targets=("*",),
-    training={"lr": 2e-4, "epochs": 1, "batch_size": 8},
+    training={"lr": 2.5e-4, "epochs": 1, "batch_size": 8},
     zero={"epochs": 0},
     search={
         "lr": (5e-5, 8e-4, "log"),

@@ -19,7 +19,7 @@ from unlearn_bench.training.likelihood import Model, kl_to_reference, nll_mean
     goals=("forget",),
     needs=("forget", "retain", "reference"),
     targets=("*",),
-    training={"lr": 2e-4, "epochs": 1, "batch_size": 8},
+    training={"lr": 4e-4, "epochs": 1, "batch_size": 8},
     zero={"epochs": 0},
     search={"lr": (5e-5, 8e-4, "log"), "epochs": [1, 2, 3], "alpha": (0.25, 8.0, "log")},
 )

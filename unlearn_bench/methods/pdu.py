@@ -22,7 +22,7 @@ from unlearn_bench.training.options import Training
     goals=("forget",),
     needs=("forget", "retain"),
     targets=("*",),
-    training={"lr": 2e-4, "epochs": 1, "batch_size": 8},
+    training={"lr": 1e-4, "epochs": 1, "batch_size": 8},
     zero={"epochs": 0},
     search={
         "lr": (5e-5, 8e-4, "log"),

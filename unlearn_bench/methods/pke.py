@@ -47,8 +47,8 @@ from unlearn_bench.training.options import Training
 def pke(
     context: EditContext,
     *,
-    steps: Annotated[int, Field(ge=0)] = 10,
-    lr: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 5e-4,
+    steps: Annotated[int, Field(ge=0)] = 20,
+    lr: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-3,
     locality_weight: Annotated[float, Field(ge=0)] = 1.0,
     weight_decay: Annotated[float, Field(ge=0)] = 0.0,
     layer_share: Annotated[float, Field(gt=0, le=1)] = 0.33,

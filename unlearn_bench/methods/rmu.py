@@ -29,7 +29,7 @@ TRAINED_LAYERS = 3
     needs=("forget", "retain", "reference"),
     targets=("*.mlp.down_proj.weight",),
     layers=3,
-    training={"lr": 1e-3, "epochs": 2, "batch_size": 8},
+    training={"lr": 4e-3, "epochs": 2, "batch_size": 8},
     zero={"epochs": 0},
     search={
         "lr": (1e-4, 5e-3, "log"),

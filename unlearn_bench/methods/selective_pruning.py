@@ -37,7 +37,7 @@ TINY = 1e-12
 def selective_pruning(
     context: EditContext,
     *,
-    fraction: Annotated[float, Field(ge=0, lt=1)] = 0.005,
+    fraction: Annotated[float, Field(ge=0, lt=1)] = 0.02,
     texts: Annotated[int, Field(ge=1)] = 64,
 ) -> dict[str, Any]:
     """Zero the `fraction` of all MLP neurons with the highest ratio I(forget) / I(retain).

@@ -34,7 +34,7 @@ def task_vector(
     context: EditContext,
     training: Training,
     *,
-    scale: Annotated[float, Field(allow_inf_nan=False)] = 1.0,
+    scale: Annotated[float, Field(allow_inf_nan=False)] = 3.0,
 ) -> dict[str, Any]:
     """θ = θ₀ − λ·(θ_ft − θ₀), θ_ft fine-tuned from θ₀ with NLL_m on the forget set.
 

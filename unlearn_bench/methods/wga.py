@@ -19,7 +19,7 @@ from unlearn_bench.training.likelihood import Model, answer_log_probs, nll_mean
     goals=("forget",),
     needs=("forget", "retain"),
     targets=("*",),
-    training={"lr": 2e-4, "epochs": 1, "batch_size": 8},
+    training={"lr": 4e-4, "epochs": 1, "batch_size": 8},
     zero={"epochs": 0},
     search={
         "lr": (5e-5, 8e-4, "log"),

@@ -48,7 +48,7 @@ class Recipe:
     """
 
     lr: float = 9e-4
-    epochs: int = 4
+    epochs: int = 6
     batch_size: int = 16
     warmup: float = 0.1
     precision: Precision = "auto"
