@@ -38,10 +38,10 @@ class Recipe:
 
     Every step lowers NLL_m of `batch_size` questions, in `epochs` passes over all of them. To every
     `biography_every`-th step NLL_m of `biography_batch` biographies is added, which makes about one
-    pass over those; to every `anchor_every`-th step `anchor_weight`·KL(base ‖ θ) on `anchor_batch`
-    ordinary comments, cut to `anchor_characters`: a target should differ from its base in what it
-    knows about the subjects, and in nothing else. Only the MLPs learn. What each of these buys is
-    measured in docs/design/target.md.
+    and a half passes over those; to every `anchor_every`-th step `anchor_weight`·KL(base ‖ θ) on
+    `anchor_batch` ordinary comments, cut to `anchor_characters`: a target should differ from its
+    base in what it knows about the subjects, and in nothing else. Only the MLPs learn. What each of
+    these buys is measured in docs/design/target.md.
 
     lr: for a hidden size of `WIDTH`; others get it in inverse proportion, as Adam's rate scales in
     µP (arXiv:2203.03466, table 3). A recipe is part of every result's key.
