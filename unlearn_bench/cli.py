@@ -434,6 +434,12 @@ def verify(
     methods: Annotated[
         str, typer.Option(help="Edit only these methods again, separated by commas.")
     ] = "",
+    allow_task_code: Annotated[
+        bool | None,
+        typer.Option(
+            "--allow-task-code", help="Let the run's task files run the code that they name."
+        ),
+    ] = None,
     offline: Annotated[bool | None, typer.Option("--offline", help="Use no network.")] = None,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Let the libraries talk.")
@@ -445,7 +451,12 @@ def verify(
     """
     from unlearn_bench.commands import run_verify
 
-    given = {"data": data, "offline": offline, "scorer_checkpoint": scorer_checkpoint}
+    given = {
+        "data": data,
+        "offline": offline,
+        "scorer_checkpoint": scorer_checkpoint,
+        "allow_task_code": allow_task_code,
+    }
     chosen = tuple(filter(None, methods.split(",")))
     raise typer.Exit(run_verify(run, given, rerun=rerun, methods=chosen, verbose=verbose))
 

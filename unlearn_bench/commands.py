@@ -140,6 +140,7 @@ def run_verify(
         run,
         SourceOptions(data_folder=data_folder(config.data), offline=config.offline),
         scorer_checkpoint=config.scorer_checkpoint,
+        allow_code=config.allow_task_code,
         say=reporter.say,
     )
     if rerun:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from tests.unit import harness_files
 from unlearn_bench.cli import app
 from unlearn_bench.data.options import SourceOptions
 from unlearn_bench.engine.replay import MESSAGE, same_question
@@ -262,3 +263,74 @@ def test_no_run_there_is_said(tmp_path: Path) -> None:
     result = invoke("verify", str(tmp_path))
     assert result.exit_code == 3
     assert "there is no cell to verify" in result.output
+
+
+@pytest.fixture(scope="module")
+def with_task_file(tmp_path_factory: pytest.TempPathFactory, long_tiny_folder: Path) -> Path:
+    """A run that asked three of five items of a task file that names code, with two shots each."""
+    folder = tmp_path_factory.mktemp("task_file")
+    path = harness_files.write_task(folder, "num_fewshot: 2\nprocess_docs: !function own.shout\n")
+    (folder / "own.py").write_text(SHOUT)
+    result = invoke(
+        *("evaluate", "--target", str(long_tiny_folder), "--methods", "noop"),
+        *("--suite", "smoke", "--tasks", str(path), "--limit", "3", "--allow-task-code"),
+        *("--engine", "transformers", "--offline", "--output", str(folder / "out")),
+    )
+    assert result.exit_code == 0, result.output
+    return folder
+
+
+SHOUT = """
+def shout(docs):
+    return docs.map(lambda doc: {"question": doc["question"].upper()})
+"""
+
+
+def check_task_file(folder: Path, *, allow_code: bool = True) -> Finding:
+    (found,) = verify_run(folder / "out", SourceOptions(offline=True), allow_code=allow_code)
+    return found
+
+
+def test_a_task_file_is_verified_like_our_own_tasks(with_task_file: Path) -> None:
+    finding = check_task_file(with_task_file)
+    assert (finding.wrong, finding.unchecked) == ([], [])
+    assert finding.samples == 3
+    result = invoke("verify", str(with_task_file / "out"), "--offline", "--allow-task-code")
+    assert result.exit_code == 0, result.output
+
+
+def test_a_changed_answer_to_a_task_file_is_found(with_task_file: Path, tmp_path: Path) -> None:
+    shutil.copytree(with_task_file / "out", tmp_path / "out")
+    (folder,) = (tmp_path / "out" / "cells").iterdir()
+    samples = store.read_samples(folder / "samples.parquet")
+    right = samples[2].document["label"]
+    tokens = [
+        dataclasses.replace(
+            option, log_probs=tuple(-1e-6 if i == right else -9.0 for _ in option.log_probs)
+        )
+        for i, option in enumerate(samples[2].tokens)
+    ]
+    worse = [dataclasses.replace(o, log_probs=tuple(-9.0 for _ in o.log_probs)) for o in tokens]
+    better = samples[2].values["acc"] == 0.0
+    samples[2] = dataclasses.replace(
+        samples[2], tokens=tuple(tokens if better else [*worse[:right], *tokens[right + 1 :]])
+    )
+    rewrite(folder, "samples.parquet", lambda path: store.write_samples(path, samples))
+    assert check_task_file(tmp_path).wrong
+
+
+def test_a_task_file_is_no_longer_what_it_was(with_task_file: Path) -> None:
+    """Code that nobody allowed now, another definition, other data, and no file at all."""
+    assert "code" in check_task_file(with_task_file, allow_code=False).unchecked[0]
+    path, data = with_task_file / "capitals.yaml", with_task_file / "capitals.jsonl"
+    before, rows = path.read_text(), data.read_text()
+    path.write_text(before.replace("Q: ", "Question: "))
+    assert "another here" in check_task_file(with_task_file).unchecked[0]
+    path.write_text(before)
+    data.write_text(rows.replace("land 4", "land 40"))
+    assert "the data here are not" in check_task_file(with_task_file).unchecked[0]
+    data.write_text(rows)
+    path.rename(path.with_suffix(".away"))
+    assert "no task file" in check_task_file(with_task_file).unchecked[0]
+    path.with_suffix(".away").rename(path)
+    assert check_task_file(with_task_file).unchecked == []

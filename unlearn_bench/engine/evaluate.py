@@ -145,12 +145,19 @@ def item_name(name: str, task: Any, position: int, document: Mapping[str, Any]) 
     return f"{name}:{position}" if _says(task, BY_POSITION) else str(document["id"])
 
 
+def item_of(name: str, task: Any, chosen: Sequence[int] | None, instance: Any) -> str:
+    """The id of the item that a request is part of. chosen: as in `positions` of `evaluate`.
+
+    lm-eval numbers the documents that it asks, not those that there are.
+    """
+    position = instance.doc_id if chosen is None else chosen[instance.doc_id]
+    return item_name(name, task, position, instance.doc)
+
+
 def _instances_by_item(name: str, task: Any, chosen: Sequence[int] | None) -> dict[str, list[Any]]:
-    """lm-eval numbers the documents that it asks, not those that there are."""
     found: dict[str, list[Any]] = {}
     for instance in sorted(task.instances, key=lambda instance: instance.idx):
-        position = instance.doc_id if chosen is None else chosen[instance.doc_id]
-        found.setdefault(item_name(name, task, position, instance.doc), []).append(instance)
+        found.setdefault(item_of(name, task, chosen, instance), []).append(instance)
     return found
 
 

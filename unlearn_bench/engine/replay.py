@@ -14,7 +14,7 @@ import numpy as np
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 
-from unlearn_bench.engine.evaluate import ask
+from unlearn_bench.engine.evaluate import ask, item_of
 from unlearn_bench.engine.likelihood import Likelihood
 from unlearn_bench.errors import CorruptDataError
 from unlearn_bench.schema import Sample
@@ -22,12 +22,15 @@ from unlearn_bench.schema import Sample
 MESSAGE = "\0"  # before each message of a conversation, in a replayed prompt
 
 
-def replay(samples: Sequence[Sample], tasks: Mapping[str, Any]) -> list[Sample]:
+def replay(
+    samples: Sequence[Sample], tasks: Mapping[str, Any], positions: Mapping[str, Sequence[int]]
+) -> list[Sample]:
     """The samples as they should be, in the tasks' order: same answers, all else made anew.
 
-    Raises CorruptDataError when a question is asked for which there is no stored answer.
+    positions: as for `evaluate.ask`. Raises CorruptDataError when a question is asked for which
+    there is no stored answer.
     """
-    return ask(ReplayLM(samples), tasks, in_chat=True)
+    return ask(ReplayLM(samples, tasks, positions), tasks, positions, in_chat=True)
 
 
 def same_question(stored: str, anew: str) -> bool:
@@ -50,8 +53,14 @@ def same_question(stored: str, anew: str) -> bool:
 class ReplayLM(LM):
     """Answers by task and item id."""
 
-    def __init__(self, samples: Sequence[Sample]) -> None:
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        tasks: Mapping[str, Any],
+        positions: Mapping[str, Sequence[int]],
+    ) -> None:
         super().__init__()
+        self.tasks, self.positions = tasks, positions
         self.stored = {(sample.task, sample.item_id): sample for sample in samples}
 
     @property
@@ -81,15 +90,17 @@ class ReplayLM(LM):
         for request in requests:
             sample, number = self._answer(request), asked[id(request)]
             if number >= len(sample.outputs):
-                raise _unanswered(request, f"text {number + 1}")
+                raise _unanswered(sample.task, sample.item_id, f"text {number + 1}")
             texts.append(sample.outputs[number])
             asked[id(request)] += 1
         return texts
 
     def _answer(self, request: Instance) -> Sample:
-        sample = self.stored.get((str(request.task_name), str(request.doc["id"])))
+        task = str(request.task_name)
+        item = item_of(task, self.tasks[task], self.positions.get(task), request)
+        sample = self.stored.get((task, item))
         if sample is None:
-            raise _unanswered(request, "item")
+            raise _unanswered(task, item, "item")
         return sample
 
 
@@ -101,8 +112,8 @@ def _option(sample: Sample, index: int) -> Likelihood:
     return Likelihood(np.array(tokens.log_probs), np.array(tokens.greedy, dtype=bool), moments)
 
 
-def _unanswered(request: Instance, what: str) -> CorruptDataError:
+def _unanswered(task: str, item: str, what: str) -> CorruptDataError:
     return CorruptDataError(
-        f"there is no stored answer to {what} of {request.doc['id']!r} of {request.task_name}",
+        f"there is no stored answer to {what} of {item!r} of {task}",
         next_step="use the data and the version that the run used",
     )

@@ -205,7 +205,12 @@ class Session:
         self._write(
             work,
             "plan.json",
-            {"key": cell.key, "suite": self.plan.suite.name, "determinants": cell.determinants},
+            {
+                "key": cell.key,
+                "suite": self.plan.suite.name,
+                "harness": self.plan.harness_names,
+                "determinants": cell.determinants,
+            },
         )
         with self._step(work, "edit") as tick:
             report = steps.edit(cell, checkpoint, tick)

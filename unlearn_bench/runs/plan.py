@@ -94,6 +94,11 @@ class Plan:
     tuning: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = field(default=())
 
+    @property
+    def harness_names(self) -> dict[str, str]:
+        """By which name or file lm-eval was asked for each task that is its own."""
+        return {name: own.harness for name, own in self.protocols.items() if own.harness}
+
 
 def choose_methods(names: Sequence[str], *, own_target: bool) -> tuple[dict[str, Card], list[str]]:
     """The cards of `names` (method ids, `all`, `.py` files), the target row first, and notes.

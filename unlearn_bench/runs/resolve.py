@@ -347,7 +347,7 @@ def _suite_facts(
                 "data_sha256": origins[name].sha256,
                 "data_revision": origins[name].revision,
                 "protocol_sha256": protocol_digest(protocol),
-                **_definition_facts(protocol),
+                **definition_facts(protocol),
             }
             for name, protocol in protocols.items()
         },
@@ -359,7 +359,8 @@ def protocol_digest(protocol: Protocol) -> str:
     return digest(protocol.model_dump(mode="json", exclude=WORDING))
 
 
-def _definition_facts(protocol: Protocol) -> dict[str, str]:
+def definition_facts(protocol: Protocol) -> dict[str, str]:
+    """Hash of the files that define a task of lm-eval's own; nothing for ours."""
     files = protocol.definition
     return {"definition_sha256": definition_sha256(files)} if files else {}
 

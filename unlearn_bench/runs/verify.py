@@ -15,23 +15,20 @@ from typing import Any
 
 from unlearn_bench.compare.aggregate import aggregate
 from unlearn_bench.data.options import SourceOptions
-from unlearn_bench.data.sources import load_documents, load_validation
-from unlearn_bench.engine.evaluate import load_tasks
 from unlearn_bench.engine.replay import replay, same_question
-from unlearn_bench.errors import CorruptDataError, UnknownNameError, UnlearnBenchError
-from unlearn_bench.protocols.catalog import Protocol, find_protocol
+from unlearn_bench.errors import CorruptDataError, UnlearnBenchError
+from unlearn_bench.protocols.catalog import Protocol
+from unlearn_bench.protocols.harness import asked_positions
 from unlearn_bench.protocols.scoring import score_samples
-from unlearn_bench.runs.judge import load_judge, scorer_candidates
-from unlearn_bench.runs.resolve import protocol_digest
 from unlearn_bench.runs.store import (
     RECORD,
-    canonical_json,
     digest,
     read_items,
     read_record,
     read_samples,
     read_scores,
 )
+from unlearn_bench.runs.workshop import Workshop, is_aggregate
 from unlearn_bench.schema import SCORED, ItemScore, Sample, Score
 
 SHOWN = 3  # of differences of one kind
@@ -56,11 +53,13 @@ def verify_run(
     sources: SourceOptions,
     *,
     scorer_checkpoint: Path | None = None,
+    allow_code: bool = False,
     say: Callable[[str], None] = lambda text: None,
 ) -> list[Finding]:
     """One finding per cell folder of a run, by name.
 
-    Raises UnlearnBenchError when there is no cell.
+    allow_code: let task files of the user's run the code that they name. Raises UnlearnBenchError
+    when there is no cell.
     """
     folders = sorted(path.parent for path in output.glob(f"cells/*/{RECORD}"))
     if not folders:
@@ -69,7 +68,7 @@ def verify_run(
             where=str(output),
             next_step="name the output folder of a run, which has a folder `cells`",
         )
-    workshop = _Workshop(sources, scorer_checkpoint)
+    workshop = Workshop(sources, scorer_checkpoint, allow_code=allow_code)
     findings = []
     for folder in folders:
         say(f"verify {folder.name}")
@@ -82,7 +81,7 @@ def verify_run(
     return findings
 
 
-def _verify_cell(folder: Path, workshop: _Workshop, finding: Finding) -> None:
+def _verify_cell(folder: Path, workshop: Workshop, finding: Finding) -> None:
     plan = _read_plan(folder)
     if digest(plan["determinants"]) != plan["key"]:
         finding.wrong.append("the key is not the hash of the determinants")
@@ -93,10 +92,13 @@ def _verify_cell(folder: Path, workshop: _Workshop, finding: Finding) -> None:
     samples = read_samples(folder / "samples.parquet")
     finding.samples = len(samples)
     facts = plan["determinants"]
-    protocols = workshop.protocols(facts["suite"], facts["scorer"], finding)
-    for name, protocol in protocols.items():
+    protocols, unknown = workshop.protocols(plan)
+    finding.unchecked += unknown
+    for protocol in protocols.values():
+        if is_aggregate(protocol):
+            continue  # its tasks are among the others
         own = [sample for sample in samples if sample.task in protocol.subtasks]
-        _verify_values(own, name, facts["suite"], workshop, finding)
+        _verify_values(own, protocol, facts["suite"], workshop, finding)
     items = _judged_again(samples, protocols, facts["scorer"], workshop, finding)
     stored = [row for row in read_items(folder / "items.parquet") if row.task in protocols]
     _compare_items(stored, items, finding)
@@ -113,83 +115,21 @@ def _read_plan(folder: Path) -> dict[str, Any]:
     return plan
 
 
-class _Workshop:
-    """Tasks, data and scorers of the cells seen so far: the cells of one run share them."""
-
-    def __init__(self, sources: SourceOptions, scorer_checkpoint: Path | None) -> None:
-        self.sources, self.scorer_checkpoint = sources, scorer_checkpoint
-        self._tasks: dict[bytes, dict[str, Any] | str] = {}
-        self._judges: dict[bytes, Any] = {}
-
-    def protocols(
-        self, suite: Mapping[str, Any], scorer: Mapping[str, str], finding: Finding
-    ) -> dict[str, Protocol]:
-        """Those of the cell's tasks that this version has; the others are unchecked."""
-        found = {}
-        known = scorer.get("attributes", "").split()
-        for name, facts in suite["tasks"].items():
-            try:
-                found[name] = find_protocol(name).judged_by(known)
-            except UnknownNameError:
-                finding.unchecked.append(f"{name}: no task of ours here")
-                continue
-            if protocol_digest(found[name]) != facts["protocol_sha256"]:
-                finding.unchecked.append(f"{name}: scored under another version of its protocol")
-                del found[name]
-        return found
-
-    def tasks(self, name: str, suite: Mapping[str, Any]) -> dict[str, Any] | str:
-        """The lm-eval tasks of one of ours with the cell's limits, or why there are none."""
-        key = canonical_json([name, {**suite, "tasks": suite["tasks"][name]}])
-        if key not in self._tasks:
-            try:
-                self._tasks[key] = self._load(name, suite)
-            except UnlearnBenchError as error:
-                self._tasks[key] = error.what
-        return self._tasks[key]
-
-    def _load(self, name: str, suite: Mapping[str, Any]) -> dict[str, Any] | str:
-        protocol, facts = find_protocol(name), suite["tasks"][name]
-        part = suite.get("part", "test")
-        load = load_validation if part == "validation" else load_documents
-        if load(protocol.dataset, self.sources).origin.sha256 != facts["data_sha256"]:
-            return "the data here are not those of the run"
-        return load_tasks(
-            [protocol],
-            limits={name: facts["limit"]},
-            samples_per_prompt=suite["samples_per_prompt"],
-            paraphrases=suite["paraphrases"],
-            sources=self.sources,
-            part=part,
-        )
-
-    def judge(self, identity: Mapping[str, str], protocols: Mapping[str, Protocol]) -> Any:
-        """The scorer with exactly this identity, else None."""
-        key = canonical_json(identity)
-        if key not in self._judges:
-            self._judges[key] = None
-            if identity["name"] != "none":
-                cards = scorer_candidates(identity["name"])
-                offline = self.sources.offline
-                judge = load_judge(cards, self.scorer_checkpoint, protocols, offline)
-                same = canonical_json(judge.identity) == key
-                self._judges[key] = judge.scorer if same else None
-        return self._judges[key]
-
-
 def _verify_values(
     samples: Sequence[Sample],
-    task: str,
+    protocol: Protocol,
     suite: Mapping[str, Any],
-    workshop: _Workshop,
+    workshop: Workshop,
     finding: Finding,
 ) -> None:
     """Every prompt and every per-item value, from the data and the answers."""
-    tasks = workshop.tasks(task, suite)
+    task = protocol.name
+    tasks = workshop.tasks(protocol, suite)
     if isinstance(tasks, str):
         finding.unchecked.append(f"{task}: values are taken as stored, since {tasks}")
         return
-    anew = {_name(sample): sample for sample in replay(samples, tasks)}
+    positions = asked_positions([protocol], {protocol.base: suite["tasks"][task]["limit"]}, tasks)
+    anew = {_name(sample): sample for sample in replay(samples, tasks, positions)}
     kept = {_name(sample): sample for sample in samples}
     wrong = [f"{' '.join(name)} is not asked, or not stored" for name in kept.keys() ^ anew.keys()]
     for name in anew.keys() & kept.keys():
@@ -223,7 +163,7 @@ def _judged_again(
     samples: Sequence[Sample],
     protocols: Mapping[str, Protocol],
     scorer: Mapping[str, str],
-    workshop: _Workshop,
+    workshop: Workshop,
     finding: Finding,
 ) -> list[ItemScore]:
     """All rows as they should be; without the run's scorer those of judged metrics are left out."""
