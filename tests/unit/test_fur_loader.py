@@ -11,6 +11,7 @@ import pytest
 
 from unlearn_bench.data.fur import FurData, load_fur, question_prompt
 from unlearn_bench.errors import CorruptDataError, MissingDataError
+from unlearn_bench.protocols.documents import load_fur_questions
 from unlearn_bench.schema import Example
 
 
@@ -244,3 +245,23 @@ class TestDamage:
             load_fur(folder=write_set(tmp_path, damage(list(SUBJECTS))))
         assert message in str(caught.value)
         assert "subjects.jsonl, line 8" in str(caught.value)
+
+
+def test_a_limit_asks_every_subject_before_it_asks_one_twice() -> None:
+    """quick's 52 facts are 13 of each part: of 12 subjects or more, and not of one attribute each.
+    All facts are asked in the end, whatever the order.
+    """
+    asked = load_fur_questions(limits={"fur": 52}, paraphrases=0)["test"]
+    attributes = {fact.id: fact.attribute for s in load_fur().subjects for fact in s.facts}
+    parts: dict[str, list[Any]] = {}
+    for row in asked:
+        parts.setdefault(row["part"], []).append(row)
+    assert {part: len(rows) for part, rows in parts.items()} == dict.fromkeys(
+        ("forget", "update", "retain_neighbour", "retain_stranger"), 13
+    )
+    for rows in parts.values():
+        assert len({row["subject"] for row in rows}) >= 12
+        assert len({attributes[row["id"].removesuffix(":verbatim")] for row in rows}) >= 6
+    whole = load_fur_questions(limits={}, paraphrases=0)["test"]
+    expected = {fact.id for s in load_fur().select("test", "forget") for fact in s.facts}
+    assert {row["id"].partition(":")[0] for row in whole if row["part"] == "forget"} == expected

@@ -7,6 +7,7 @@ limits, and with the YAML's `dataset_kwargs`.
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,8 @@ def load_fur_questions(
     cache: str = "",
     **_: Any,
 ) -> DatasetDict:
-    """One document per fact and phrasing, parts interleaved so that every prefix is balanced.
+    """One document per fact and phrasing, parts interleaved so that every prefix is balanced, and
+    within a part every subject asked once before any is asked twice.
 
     edit_set: `fur` or the public set in its place, whose limit counts facts; `paraphrases` how many
     rewordings of each are asked beside the verbatim question (None: all). Each document holds the
@@ -94,7 +96,7 @@ def load_fur_questions(
             {**row, "part": _part(role, row)}
             for role, own in rows.items()
             if role != "holdout"  # for membership, not for questions
-            for row in own
+            for row in _by_turns(own)
         ],
         strata=("part",),
     )[: limits.get(edit_set)]
@@ -134,6 +136,22 @@ def load_membership(*, limits: dict[str, int | None], part: Part = "test", **_: 
         for text in row["texts"]
     ]
     return _as_dataset({"test": documents}, "fur", "test")
+
+
+def _by_turns(facts: Sequence[Row]) -> list[Row]:
+    """One fact of each subject in turn, each subject's beginning at another place.
+
+    Facts of one subject are one observation (docs/design/statistics.md): thirteen of three subjects
+    could show no difference. And the first fact of everybody would always be the birthplace.
+    """
+    subjects: dict[str, list[Row]] = {}
+    for row in facts:
+        subjects.setdefault(row["subject"], []).append(row)
+    turned = []
+    for number, own in enumerate(subjects.values()):
+        start = number % len(own)
+        turned += [*own[start:], *own[:start]]
+    return interleave(turned, strata=("subject",))
 
 
 def _part(role: str, row: Row) -> str:
