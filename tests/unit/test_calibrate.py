@@ -15,6 +15,7 @@ from unlearn_bench.compare.calibrate import (
     calibrate,
     form_of,
     goal_of,
+    middle,
     over_seeds,
     why_not,
 )
@@ -231,6 +232,14 @@ def test_a_share_of_nothing_is_no_share() -> None:
     assert silent([0] * 6, "lower") == ""
     assert "no share" in silent([3.0] * 6, "lower")
     assert silent([-3.0], "lower", reduce="weighted_exp") == ""  # a perplexity is never nought
+
+
+def test_an_interval_needs_nearly_all_resamples() -> None:
+    """100 even steps; with six of them lost the middle 95 % is no longer known."""
+    drawn = np.linspace(0, 1, 100)
+    assert middle(drawn) == (pytest.approx(0.025), pytest.approx(0.975))
+    drawn[:6] = math.nan
+    assert math.isnan(middle(drawn)[0])
 
 
 FORMS = {

@@ -150,14 +150,14 @@ def test_rows_for_people_stand_by_overall_and_the_diverged_last(usual: Board) ->
     assert [r.method for r in usual.rows][2:] == ["broken", "dinm", "far", "npo"]
 
 
-def test_a_failed_row_stands_below_one_with_nothing() -> None:
+def test_nothing_reached_stands_above_no_score_and_that_above_a_failure() -> None:
     cells: dict[tuple[str, int], Values | str] = {
         ("noop", 0): KNOWN, ("exact_unlearning", 0): GONE,
-        ("broken", 0): "failed", ("npo", 0): forget(0.9),
+        ("broken", 0): "failed", ("dinm", 0): forget(0.9), ("npo", 0): forget(0.9),
     }  # fmt: skip
     whole = board(cells)
     assert row(whole, "npo").overall.value == 0.0  # type: ignore[union-attr]
-    assert [r.method for r in whole.shown_rows()][2:] == ["npo", "broken"]
+    assert [r.method for r in whole.shown_rows()][2:] == ["npo", "dinm", "broken"]
 
 
 def test_every_seed_is_measured_by_its_own_ends() -> None:
