@@ -206,6 +206,16 @@ def test_three_subjects_that_agree_are_enough() -> None:
     assert far([0.6, 0.65, 0.7]) == ""
 
 
+@pytest.mark.parametrize("subjects", [3, 12])
+def test_noise_passes_for_a_distance_no_more_often_than_one_run_in_twenty(subjects: int) -> None:
+    """400 pairs of models that differ by noise alone: at most 5 % and two standard errors of it."""
+    passed = sum(
+        far(np.random.default_rng(number).normal(size=subjects).tolist()) == ""
+        for number in range(400)
+    )
+    assert passed <= 0.072 * 400
+
+
 def test_two_seeds_are_compared_together() -> None:
     targets = [rows(0.5, 0.6, 0.7, 0.6), rows(0.6, 0.5, 0.6, 0.7)]
     assert why_not(metric(), "reached", targets, [flat(0.1), flat(0.1)]) == ""

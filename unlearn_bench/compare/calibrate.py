@@ -208,11 +208,11 @@ def _no_share(metric: Metric, form: Form, targets: Sequence[Column]) -> str:
 def _scale(metric: Metric, form: Form, values: Floats) -> Floats:
     """The formula, of the models' values (models, ...): the cell's, the target's, the exact's.
 
-    reached: 1 − |x − e| / |θ₀ − e|, the gap to retraining (as Jia et al. 2023, arXiv 2304.04934,
-    take it, without a sign) in units of the target's; equal to (x − θ₀) / (e − θ₀) up to the exact
-    model and falling again beyond it. Where higher is better, more than the exact model has is no
-    fault: 1. removed: 1 − x/θ₀. kept, at most 1: x/θ₀; θ₀/x of perplexities and bits; of other
-    values that are better low (1 − x) / (1 − θ₀).
+    reached: 1 − |x − e| / |θ₀ − e|: the gap to retraining, without a sign as in Fan et al. 2024
+    (arXiv 2310.12508), in units of the target's; equal to (x − θ₀) / (e − θ₀) up to the exact model
+    and falling again beyond it. Where higher is better, more than the exact model has is no fault:
+    1. removed: 1 − x/θ₀. kept, at most 1: x/θ₀; θ₀/x of perplexities and bits; of other values that
+    are better low (1 − x) / (1 − θ₀).
     """
     own, target = values[0], values[1]
     with np.errstate(all="ignore"):  # a resample may have no distance to divide by: NaN
