@@ -75,6 +75,9 @@ def test_what_is_read_against_the_exact_model_loses_on_both_sides() -> None:
 def test_knowing_the_new_facts_better_than_the_exact_model_is_no_fault() -> None:
     assert reached(0.9, target=0.0, exact=0.8, direction="higher") == 1.0
     assert reached(0.2, target=0.0, exact=0.8, direction="higher") == pytest.approx(0.25)
+    # An exact model that is worse than the target is the end of the scale all the same.
+    assert reached(0.8, target=0.8, exact=0.5, direction="higher") == pytest.approx(0.0)
+    assert reached(0.2, target=0.8, exact=0.5, direction="higher") == pytest.approx(0.0)
 
 
 def test_toxicity_removed_is_a_share_of_the_targets() -> None:

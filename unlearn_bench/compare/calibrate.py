@@ -210,16 +210,17 @@ def _scale(metric: Metric, form: Form, values: Floats) -> Floats:
 
     reached: 1 − |x − e| / |θ₀ − e|: the gap to retraining, without a sign as in Fan et al. 2024
     (arXiv 2310.12508), in units of the target's; equal to (x − θ₀) / (e − θ₀) up to the exact model
-    and falling again beyond it. Where higher is better, more than the exact model has is no fault:
-    1. removed: 1 − x/θ₀. kept, at most 1: x/θ₀; θ₀/x of perplexities and bits; of other values that
-    are better low (1 − x) / (1 − θ₀).
+    and falling again beyond it. Where higher is better and the exact model better than the target,
+    more than it has is no fault: 1. removed: 1 − x/θ₀. kept, at most 1: x/θ₀; θ₀/x of perplexities
+    and bits; of other values that are better low (1 − x) / (1 − θ₀).
     """
     own, target = values[0], values[1]
     with np.errstate(all="ignore"):  # a resample may have no distance to divide by: NaN
-        if form == "reached" and metric.direction == "higher":
-            return np.asarray(np.minimum((own - target) / (values[2] - target), 1.0))
         if form == "reached":
-            return np.asarray(1 - np.abs(own - values[2]) / np.abs(target - values[2]))
+            exact = values[2]
+            score = 1 - np.abs(own - exact) / np.abs(target - exact)
+            more = (metric.direction == "higher") & (own > exact) & (exact > target)
+            return np.where(more, 1.0, score)
         if form == "removed":
             return np.asarray(1 - own / target)
         if metric.direction == "higher":
