@@ -23,8 +23,9 @@ from unlearn_bench.runs.store import digest, read_items, read_record, write_json
 from unlearn_bench.schema import ItemScore
 
 WHAT = (
-    "Median over pairs of an edited model and its target of sqrt(C) times the standard error of "
-    "their difference over C clusters; written by python -m unlearn_bench.spread_file"
+    "Over pairs of an edited model and its target the root mean square of sqrt(C) times the "
+    "standard error of their difference over C clusters; written by python -m "
+    "unlearn_bench.spread_file"
 )
 
 

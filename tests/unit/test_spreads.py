@@ -72,12 +72,14 @@ def test_of_a_perplexity_it_is_a_share() -> None:
         assert found.relative
 
 
-def test_the_median_over_the_pairs_in_which_something_differs() -> None:
-    """Spreads of one, two and four times as much, and three models that the edit left alone."""
+def test_pairs_in_which_something_differs_are_pooled() -> None:
+    """Spreads of one, two and four times .1291, whose squares' mean is 7 times the first's, and
+    three models that the edit left alone.
+    """
     pairs = [pair([scale * value for value in TENTHS]) for scale in (1, 2, 4, 0, 0, 0)]
     found = measure_spread(metric("mean"), pairs)
     assert found is not None
-    assert found.spread == pytest.approx(0.2582, rel=0.06)
+    assert found.spread == pytest.approx(0.3416, rel=0.06)
     assert found.pairs == 3
     assert measure_spread(metric("mean"), pairs[3:]) is None
     assert measure_spread(metric("mean"), [([], rows(1.0))]) is None

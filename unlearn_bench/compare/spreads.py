@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,7 +32,7 @@ Rows = Sequence[ItemScore]
 
 @dataclass(frozen=True)
 class Spread:
-    """√C times the standard error of a paired difference over C clusters, the median of `pairs`.
+    """√C times the standard error of a paired difference over C clusters, pooled over `pairs`.
 
     binary: items are 0 or 1 and stand alone. relative: the difference is of the logarithm, so a
     share of the value, as for perplexities.
@@ -47,6 +47,7 @@ class Spread:
 def measure_spread(metric: Metric, pairs: Sequence[tuple[Rows, Rows]]) -> Spread | None:
     """One metric's spread. pairs: rows of an edited model and of its target.
 
+    The root of the pairs' mean variance, since one pair of few clusters says little of its own.
     Pairs in which no item differs tell nothing and are left out; None where no other is left.
     """
     columns = [align(metric.reduce, pair, ("edited", "target")) for pair in pairs if all(pair)]
@@ -59,7 +60,7 @@ def measure_spread(metric: Metric, pairs: Sequence[tuple[Rows, Rows]]) -> Spread
         np.isin(column.values, (0, 1)).all() and _clusters(column) == column.weights.size
         for column in columns
     )
-    return Spread(median(known), len(known), binary, relative)
+    return Spread(math.sqrt(fmean(s**2 for s in known)), len(known), binary, relative)
 
 
 def _spread(column: Column, *, relative: bool) -> float:
