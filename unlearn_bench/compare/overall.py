@@ -37,8 +37,8 @@ FORMULA = (
     "other goals are read from other columns."
 )
 NOT_TUNED_ON = (
-    "Options that were tuned were chosen by another number: other items, other metrics, and no "
-    "loss for forgetting more than the exact model."
+    "Options that were tuned were chosen by another number: of other items, from metrics that are "
+    "only in part the same, and with no loss for forgetting more than the exact model."
 )
 Columns = Mapping[str, Sequence[str]]  # by task, names of its columns
 
