@@ -16,6 +16,7 @@ from unlearn_bench.runs.progress import Reporter, silence_libraries
 from unlearn_bench.schema import FAILED
 
 if TYPE_CHECKING:
+    from unlearn_bench.runs.detectable import Detectable
     from unlearn_bench.runs.execute import CellResult, Steps
     from unlearn_bench.runs.plan import Plan
     from unlearn_bench.runs.tune import Tuning
@@ -282,6 +283,7 @@ def print_plan(plan: Plan, console: Console) -> None:
             highlight=False,
             soft_wrap=True,
         )
+    print_detectable(plan, console)
     for note in plan.notes:
         say(f"note    {note}", markup=False, highlight=False, soft_wrap=True)
     cells = f"{len(plan.cells)} cell{'s' if len(plan.cells) > 1 else ''}"
@@ -289,6 +291,31 @@ def print_plan(plan: Plan, console: Console) -> None:
     if first := estimate_preparation(plan):
         line += f"; preparing the models takes {_minutes(first)} more where they are not cached"
     say(line, highlight=False, soft_wrap=True)
+
+
+def print_detectable(plan: Plan, console: Console) -> None:
+    """What a difference must be to be seen: per headline column, for its items in this suite."""
+    from unlearn_bench.runs.detectable import detectable_effects
+
+    entries = detectable_effects(plan)
+    width = max((len(entry.column) for entry in entries), default=0)
+    heading = "what a true difference from the target must be for the paired test at 5 % to see it "
+    lines = [heading + "four times in five (one seed; groups: what is drawn together)"]
+    for entry in entries:
+        size = f"{entry.items:5} items {entry.clusters:5} groups"
+        lines.append(f"{entry.column:<{width}} {size}   {_effect(entry)}")
+    for line in lines if entries else ():
+        console.print(f"seen    {line}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _effect(entry: Detectable) -> str:
+    if math.isnan(entry.effect):
+        return "not known: no run has measured how much it varies"
+    if math.isinf(entry.effect):
+        return "none is seen: too few groups"
+    size = f"{entry.effect:.0%} of the value" if entry.relative else f"{entry.effect:.3f}"
+    pairs = f"{entry.pairs} pair{'s' if entry.pairs > 1 else ''} of models"
+    return f"{size:<16} from {pairs} on {entry.source}"
 
 
 def _minutes(seconds: float) -> str:

@@ -19,6 +19,18 @@ def test_by_hand() -> None:
     assert math.isnan(minimum_detectable_effect(0.5, 1))
 
 
+def test_what_the_test_could_never_find_is_said_to_be_so() -> None:
+    """Five subjects, all changed alike and a hundredfold: 2 of 32 swaps are as far apart, p = 1/16.
+    With six it is 1/32.
+    """
+    letters = "aabbccddeeff"
+    for subjects, found in ((5, False), (6, True)):
+        size = 2 * subjects
+        own = column(np.full(size, 9.0), np.zeros(size), clusters=letters[:size])
+        assert (compare(own, 1).p <= 0.05) is found
+        assert math.isfinite(minimum_detectable_effect(0.01, subjects)) is found
+
+
 def test_a_planted_loss_of_five_points_is_found_at_the_declared_power() -> None:
     """0/1 items of which the edit turns 8 % from right to wrong and 3 % the other way: a loss of
     five points. The differences' variance is 0.11 − 0.05² = 0.1075. The size at which the formula

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -42,6 +43,24 @@ def test_a_row_carries_scores_costs_and_provenance(tmp_path: Path) -> None:
     assert npo["weights_fingerprint"].startswith("sha256:")
     assert npo["limits"] == "quiz all"
     assert npo["scorer"] == "fake"
+
+
+def test_what_a_method_is_for_is_read_from_its_card(tmp_path: Path) -> None:
+    """Toxicity .06, a hundredth of the answer's length, becomes .05: a sixth is removed. Of two
+    right answers in four it cannot be said what is kept, so there is no overall score.
+    """
+    cards = {"npo": SimpleNamespace(facts={"goals": ("detoxify",)})}
+    whole = plan(tmp_path, cell("noop"), cell("npo"), cards=cards)
+    files = published(whole, SmallSteps())
+    noop, npo = csv.DictReader(io.StringIO(files["quick.csv"]))
+    assert float(npo["quiz.toxicity.calibrated"]) == pytest.approx(1 / 6)
+    assert npo["quiz.toxicity.calibrated.form"] == "removed"
+    assert noop["quiz.toxicity.calibrated.form"] == "kept"
+    assert npo["overall"] == ""
+    content = json.loads(files["quick.json"])
+    assert "has 0.5 to lose" in content["overall"]["left_out"]["quiz.acc"]["kept"]
+    reasons = {row["method"]: row["overall"]["reason"] for row in content["rows"]}
+    assert reasons["npo"] == "no column of this run tells of keep"
 
 
 def test_the_same_records_give_the_same_bytes(tmp_path: Path) -> None:

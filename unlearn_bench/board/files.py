@@ -13,10 +13,14 @@ import math
 from typing import Any
 
 from unlearn_bench.board.table import COSTS, TUNING, Board, Column, Row, public_text
+from unlearn_bench.compare.overall import FORMULA, NOT_TUNED_ON
+from unlearn_bench.compare.trace import MEASURES
 
 FORMAT = 1
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 PARTS = ("", ".stderr", ".low", ".high", ".n", ".missing", ".delta", ".direction")
+CALIBRATED_PARTS = (".calibrated", ".calibrated.low", ".calibrated.high", ".calibrated.form")
+OVERALL = ("value", "low", "high", "gain", "keep")  # `overall` alone is the value
 IDENTITY = ("method", "seed", "role", "status", "reason")
 PROVENANCE = (
     "options",
@@ -46,14 +50,23 @@ def render_csv(board: Board) -> str:
     """One header line, then one line per row; newline line ends, RFC 4180 quoting."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    measured = [column.name + part for column in board.columns for part in PARTS]
-    heads = (*IDENTITY, *measured, *COSTS, *TUNING, *PROVENANCE)
+    parts = (*PARTS, *CALIBRATED_PARTS)
+    measured = [column.name + part for column in board.columns for part in parts]
+    overall = [f"overall.{name}".removesuffix(".value") for name in OVERALL]
+    traced = [f"trace.{kind}" for kind in MEASURES]
+    heads = (*IDENTITY, *overall, *measured, *traced, *COSTS, *TUNING, *PROVENANCE)
     writer.writerow([safe_text(name) for name in heads])
     for row in board.rows:
         writer.writerow(
             [
                 *(safe_text(getattr(row, name)) for name in IDENTITY),
-                *(cell for column in board.columns for cell in score_cells(row, column)),
+                *(number(getattr(row.overall, name, None)) for name in OVERALL),
+                *(
+                    cell
+                    for column in board.columns
+                    for cell in (*score_cells(row, column), *calibrated_cells(row, column))
+                ),
+                *(number(row.trace.get(kind)) for kind in MEASURES),
                 *(number(row.costs.get(name)) for name in COSTS),
                 *(number(row.tuning.get(name)) for name in TUNING),
                 *(safe_text(row.provenance.get(name, "")) for name in PROVENANCE),
@@ -69,6 +82,14 @@ def score_cells(row: Row, column: Column) -> list[str]:
         return [*[""] * (len(PARTS) - 1), column.direction]
     figures = (score.value, score.stderr, score.low, score.high, score.n, score.missing)
     return [*map(number, (*figures, row.deltas.get(column.name))), column.direction]
+
+
+def calibrated_cells(row: Row, column: Column) -> list[str]:
+    """One cell for each of CALIBRATED_PARTS; without a score of this form all are empty."""
+    found = row.calibrated.get(column.name)
+    if found is None:
+        return [""] * len(CALIBRATED_PARTS)
+    return [*map(number, (found.value, found.low, found.high)), found.form]
 
 
 def number(value: float | int | None) -> str:
@@ -92,7 +113,14 @@ def render_json(board: Board) -> str:
         "suite": board.suite,
         "protocol": board.protocol,
         "columns": [{"name": column.name, **vars(column)} for column in board.columns],
-        "rows": [row_json(row) for row in board.rows],
+        "overall": {
+            "formula": FORMULA,
+            "note": NOT_TUNED_ON,
+            "columns": board.overall,
+            "left_out": board.left_out,
+        },
+        "trace": board.trace,
+        "rows": [row_json(row) | summary_json(row) for row in board.rows],
     }
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -116,6 +144,30 @@ def row_json(row: Row) -> dict[str, Any]:
         "costs": {name: _plain(row.costs.get(name)) for name in COSTS},
         "tuning": {name: _plain(row.tuning.get(name)) for name in TUNING},
         "provenance": {name: public_text(text) for name, text in row.provenance.items()},
+    }
+
+
+def summary_json(row: Row) -> dict[str, Any]:
+    """What a board says of a row beyond its scores; missing values are null, with reasons."""
+    overall = row.overall
+    return {
+        "overall": overall
+        and {
+            **{name: _plain(getattr(overall, name)) for name in OVERALL},
+            "gains": {goal: _plain(gain) for goal, gain in overall.gains.items()},
+            "reason": overall.reason,
+        },
+        "calibrated": {
+            name: {
+                "form": score.form,
+                "value": _plain(score.value),
+                "low": _plain(score.low),
+                "high": _plain(score.high),
+                "reason": score.reason,
+            }
+            for name, score in row.calibrated.items()
+        },
+        "trace": {kind: _plain(row.trace.get(kind)) for kind in MEASURES},
     }
 
 

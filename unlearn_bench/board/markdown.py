@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from unlearn_bench.board.summary import overall_notes, trace_kinds, trace_notes
 from unlearn_bench.board.table import (
     ARROWS,
     Board,
     Row,
     best_methods,
+    best_overall,
     figure,
+    overall_figure,
     public_text,
+    signed,
     tuning_figures,
 )
 
@@ -23,14 +27,18 @@ def render_markdown(board: Board) -> str:
     """A heading, one table (best contender in bold), unfinished cells, and the protocol."""
     columns, rows = board.shown_columns(), board.shown_rows()
     best = {column.name: best_methods(board, column) for column in columns}
-    tuned = any(row.tuning for row in rows)
-    names = (f"{column.name} {ARROWS[column.direction]}".strip() for column in columns)
-    heads = ["method", *names, "edit s", "evaluate s", *(TUNING_HEADS if tuned else ())]
+    winners = best_overall(board)
+    tuned, kinds = any(row.tuning for row in rows), trace_kinds(board)
+    names = [f"{column.name} {ARROWS[column.direction]}".strip() for column in columns]
+    names += [f"trace.{kind} ↑" for kind in kinds]
+    heads = ["method", *(["overall ↑"] if board.ranked else ()), *names, "edit s", "evaluate s"]
+    heads += TUNING_HEADS if tuned else ()
     lines = [
         f"# {escape(board.model)}, suite {escape(board.suite)}",
         "",
         "± is the standard error. Bold: the best contender of a column; the target, exact and "
         "control rows are for comparison."
+        + (" Rows stand by overall, with its 95 % interval." if board.ranked else "")
         + (" Tuning: objectives on validation items, see docs/design/tuning.md." if tuned else ""),
         "",
         table_line(heads),
@@ -38,14 +46,28 @@ def render_markdown(board: Board) -> str:
     ]
     for row in rows:
         cells = [escape(row.method) + LABELS[row.role] + ("" if row.scores else f" {row.status}")]
+        if board.ranked:
+            cells.append(_bold(overall_figure(row), row.method in winners))
         for column in columns:
             text = figure(row.scores.get(column.name))
-            cells.append(f"**{text}**" if row.method in best[column.name] else text)
+            cells.append(_bold(text, row.method in best[column.name]))
+        cells += [signed(row.trace.get(kind)) for kind in kinds]
         cells += [_seconds(row, "edit_seconds"), _seconds(row, "evaluate_seconds")]
         lines.append(table_line([*cells, *(tuning_figures(row) if tuned else ())]))
+    lines += _notes(board)
     lines += _unfinished(rows)
     lines += ["", "## Measured under", "", *list_facts(board.protocol)]
     return "\n".join(lines) + "\n"
+
+
+def _bold(text: str, best: bool) -> str:
+    return f"**{text}**" if best else text
+
+
+def _notes(board: Board) -> list[str]:
+    """What stands beside the overall score and TRACE's deltas."""
+    notes = [*(overall_notes(board) if board.ranked else ()), *trace_notes(board)]
+    return ["", *(f"- {escape(note)}" for note in notes)] if notes else []
 
 
 def _unfinished(rows: list[Row]) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from unlearn_bench.board.files import render_csv, render_json
 from unlearn_bench.board.markdown import render_markdown
+from unlearn_bench.board.summary import Cells, with_summary
 from unlearn_bench.board.table import MEAN, TUNING, Board, Column, Row, build_board
 from unlearn_bench.compare.against_exact import score_against_exact
 from unlearn_bench.compare.aggregate import RESAMPLES
@@ -18,7 +19,7 @@ from unlearn_bench.compare.columns import align
 from unlearn_bench.compare.intervals import interval
 from unlearn_bench.protocols.catalog import AgainstExact, Metric
 from unlearn_bench.runs.execute import CellResult
-from unlearn_bench.runs.plan import Plan
+from unlearn_bench.runs.plan import EXACT, TARGET, Plan
 from unlearn_bench.runs.store import canonical_json, inside, read_items, read_scores, write_file
 from unlearn_bench.schema import SCORED, ItemScore, Origin, Score
 
@@ -38,6 +39,7 @@ def publish(plan: Plan, results: Sequence[CellResult]) -> tuple[Board, list[Path
         board_protocol(plan),
     )
     board = with_seed_intervals(board, plan, results, items)
+    board = with_summary(board, scored_cells(plan, results, items))
     renderings = {"csv": render_csv, "json": render_json, "md": render_markdown}
     paths = []
     for suffix, render in renderings.items():
@@ -80,6 +82,23 @@ def against_exact(
         else {}
         for cell, rows in zip((result.cell for result in results), items, strict=True)
     ]
+
+
+def scored_cells(
+    plan: Plan, results: Sequence[CellResult], items: Sequence[Sequence[ItemScore]]
+) -> Cells:
+    """What calibrated scores are made of. items: each cell's."""
+    return Cells(
+        protocols=plan.protocols,
+        items={
+            (result.cell.method, str(result.cell.seed)): _by_metric(rows)
+            for result, rows in zip(results, items, strict=True)
+            if rows
+        },
+        goals={name: tuple(card.facts.get("goals", ())) for name, card in plan.cards.items()},
+        target=TARGET,
+        exact=EXACT,
+    )
 
 
 def with_seed_intervals(

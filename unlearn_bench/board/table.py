@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from unlearn_bench.compare.aggregate import delta, over_seeds
+from unlearn_bench.compare.calibrate import Calibrated
+from unlearn_bench.compare.overall import Overall
+from unlearn_bench.compare.trace import Kind
 from unlearn_bench.schema import Direction, Score
 
 Role = Literal["target", "exact", "method", "control"]
@@ -48,7 +51,8 @@ class Row:
 
     scores and deltas: by column name; empty when the cell has no scores. costs: by COSTS, None
     where unknown. tuning: by TUNING, of a method that ran as it was tuned: validation objectives of
-    its trials, and how many there were. provenance: text by name.
+    its trials, and how many there were. provenance: text by name. calibrated: by column name;
+    overall: made of them, None where nothing was calibrated; trace: TRACE's deltas by kind.
     """
 
     method: str
@@ -61,26 +65,56 @@ class Row:
     costs: Mapping[str, float | int | None] = field(default_factory=dict)
     tuning: Mapping[str, float | int | None] = field(default_factory=dict)
     provenance: Mapping[str, str] = field(default_factory=dict)
+    calibrated: Mapping[str, Calibrated] = field(default_factory=dict)
+    overall: Overall | None = None
+    trace: Mapping[Kind, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Board:
-    """Everything one leaderboard shows. `protocol` is what all rows have in common."""
+    """Everything one leaderboard shows. `protocol` is what all rows have in common.
+
+    overall: what rows' overall scores are made of, by part (goals and what is kept) the names of
+    the columns; left_out: headline columns that say nothing in this run, by form the reason. trace:
+    the tasks that each of TRACE's deltas is the mean over, in every row.
+    """
 
     model: str
     suite: str
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     protocol: Mapping[str, Any]
+    overall: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    left_out: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    trace: Mapping[Kind, Sequence[str]] = field(default_factory=dict)
 
     def shown_rows(self) -> list[Row]:
-        """The rows for people: the mean where a method ran with several seeds, else its one row."""
+        """The rows for people: the mean where a method ran with several seeds, else its one row.
+
+        By role, then by the overall score; those without one follow, then what did not end well.
+        """
         averaged = {row.method for row in self.rows if row.seed == MEAN}
-        return [row for row in self.rows if row.seed == MEAN or row.method not in averaged]
+        shown = [row for row in self.rows if row.seed == MEAN or row.method not in averaged]
+        return sorted(shown, key=_standing)  # stable: without overall scores nothing moves
+
+    @property
+    def ranked(self) -> bool:
+        """Whether any row has an overall score to show."""
+        return any(overall_value(row) is not None for row in self.rows)
 
     def shown_columns(self) -> list[Column]:
         """The headline columns, or all when no protocol names any."""
         return [column for column in self.columns if column.headline] or list(self.columns)
+
+
+def overall_value(row: Row) -> float | None:
+    """The row's overall score; None where it has none."""
+    return None if row.overall is None or math.isnan(row.overall.value) else row.overall.value
+
+
+def _standing(row: Row) -> tuple[int, bool, bool, float]:
+    value = overall_value(row)
+    return ROLE_ORDER.index(row.role), not row.scores, value is None, -(value or 0.0)
 
 
 def build_board(
@@ -185,6 +219,31 @@ def figure(score: Score | None) -> str:
         return "diverged"
     text = _short(score.value)
     return f"{text} ± {_short(score.stderr)}" if math.isfinite(score.stderr) else text
+
+
+def overall_figure(row: Row) -> str:
+    """`0.61 [0.52, 0.69]` for people: the overall score with its 95 % interval; a dash without."""
+    found = row.overall
+    if found is None or math.isnan(found.value):
+        return "–"
+    if math.isnan(found.low):
+        return f"{found.value:.2f}"
+    return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
+
+
+def signed(value: float | None) -> str:
+    """A change for people, its sign always there; a dash for missing."""
+    return "–" if value is None else f"{value:+.3f}"
+
+
+def best_overall(board: Board) -> set[str]:
+    """Contenders with the highest overall score; ties all count, controls never do."""
+    values = {
+        row.method: value
+        for row in board.shown_rows()
+        if row.role == "method" and (value := overall_value(row)) is not None
+    }
+    return {method for method, value in values.items() if value == max(values.values())}
 
 
 def tuning_figures(row: Row) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 
@@ -9,13 +10,16 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from unlearn_bench.board.summary import overall_notes
 from unlearn_bench.board.table import (
     ARROWS,
     Board,
     Column,
     Row,
     best_methods,
+    best_overall,
     figure,
+    overall_figure,
     public_text,
     tuning_figures,
 )
@@ -32,9 +36,13 @@ def render_terminal(board: Board, width: int) -> Group:
     left = width - max((len(name) for name in names), default=6) - PADDING
     blocks = pack_columns(board.shown_columns(), rows, left)
     tables = [_table(board, rows, names, block) for block in blocks]
+    if board.ranked:
+        tables.insert(0, _overall_table(board, rows))
     if tuned := [row for row in rows if row.tuning]:
         tables.append(_tuning_table(tuned))
     notes = [Text("* best contender; ± standard error; – missing", style="dim")]
+    if board.ranked:
+        notes += [Text(note, style="dim") for note in overall_notes(board)]
     notes += [
         Text(f"{_name(row)}: {row.status}. {public_text(row.reason)}", style="red")
         for row in rows
@@ -89,6 +97,24 @@ def _table(board: Board, rows: list[Row], names: list[str], columns: list[Column
         last = index + 1 == len(rows) or rows[index + 1].role != row.role
         style = "red" if not row.scores else STYLES[row.role]
         table.add_row(Text(name), *map(Text, cells), style=style, end_section=last)
+    return table
+
+
+def _overall_table(board: Board, rows: Sequence[Row]) -> Table:
+    """The overall score with its 95 % interval, and the two parts that it is made of."""
+    table = Table(show_lines=False)
+    table.add_column("method", no_wrap=True)
+    for name in ("overall ↑", "gain", "keep"):
+        table.add_column(name, justify="right", no_wrap=True)
+    best = best_overall(board)
+    for index, row in enumerate(rows):
+        parts = (row.overall.gain, row.overall.keep) if row.overall else (math.nan, math.nan)
+        cells = ["–" if math.isnan(part) else f"{part:.2f}" for part in parts]
+        last = index + 1 == len(rows) or rows[index + 1].role != row.role
+        mark = "*" if row.method in best else ""
+        style = "red" if not row.scores else STYLES[row.role]
+        texts = map(Text, (overall_figure(row) + mark, *cells))
+        table.add_row(Text(_name(row)), *texts, style=style, end_section=last)
     return table
 
 

@@ -8,6 +8,7 @@ from scipy.stats import norm
 
 LEVEL = 0.05  # two-sided
 POWER = 0.8
+FEWEST = 6  # labels of C clusters can be swapped in 2^C ways, so p ≥ 2/2^C: above 5 % for five
 
 
 def minimum_detectable_effect(
@@ -17,9 +18,12 @@ def minimum_detectable_effect(
 
     spread: standard deviation of the clusters' differences. (z_{0.975} + z_power)·spread / √C (for
     example Cohen 1988, section 2.4, with the normal in place of t). binary: items are 0 or 1 and
-    stand alone; the exact test then needs one item more, 1/C. NaN below two clusters.
+    stand alone; the exact test then needs one item more, 1/C. NaN below two clusters; infinite
+    below FEWEST, where `compare.paired` finds no difference however large it is.
     """
     if clusters < 2:
         return math.nan
+    if clusters < FEWEST:
+        return math.inf
     quantiles = norm.ppf(1 - LEVEL / 2) + norm.ppf(power)
     return float(quantiles * spread / math.sqrt(clusters)) + (1 / clusters if binary else 0)
