@@ -215,7 +215,7 @@ def test_dry_run_prints_cells_and_estimates_and_trains_nothing(tiny_folder: Path
     assert len(cells) == 4
     assert all("estimated" in line and "GiB" in line for line in cells)
     seen = [line for line in result.output.splitlines() if line.startswith("seen    fur.")]
-    assert any("forget_choice_acc" in line and "13 items     3 groups" in line for line in seen)
+    assert any("forget_choice_acc" in line and "13 items    13 groups" in line for line in seen)
     assert "gsm8k_mini" in result.output
     assert "mini set stands in" in result.output
     assert not Path("runs").exists()
