@@ -13,6 +13,7 @@ import pytest
 
 from unlearn_bench.methods.contract import EditData
 from unlearn_bench.runs.footprint import (
+    COMMENT_TOKENS,
     HOLES,
     HOLES_WITH_ADAPTER,
     PROCESS_BYTES,
@@ -20,12 +21,14 @@ from unlearn_bench.runs.footprint import (
     Shape,
     Texts,
     estimate_memory,
+    estimate_recipe,
     kept_for_backward,
     measure_texts,
     trained_parameters,
 )
 from unlearn_bench.schema import Example, Pair
 from unlearn_bench.training.likelihood import SHORT_TOKENS
+from unlearn_bench.training.prepare import Recipe
 
 SHAPE = Shape(
     layers=2,
@@ -145,8 +148,43 @@ def test_texts_are_measured_with_prompt_and_longest_answer() -> None:
         toxic=("t" * 37,),
         pairs=(Pair("c", "q" * 17, safe="s", unsafe="u" * 20),),
     )
-    assert measure_texts(data) == {
+    assert measure_texts(vars(data)) == {
         "forget": Texts(2, 11),
         "toxic": Texts(1, 11),
         "pairs": Texts(1, 11),
     }
+
+
+def test_gradients_without_a_learning_rate_have_no_moments_and_batches_are_filled() -> None:
+    """All 3 texts fit into READ_TOKENS: 15 tokens of 2·86 numbers, 150 logits twice. 64 targets."""
+    facts = {**DOWN, "kind": "edit", "gradients": True}
+    expected = PROCESS_BYTES + WEIGHTS + 4 * 64 + HOLES * 4 * (2580 + 300)
+    assert estimate_memory(facts, {}, SHAPE, TEXTS) == pytest.approx(expected)
+    assert estimate_memory({**DOWN, "kind": "edit"}, {}, SHAPE, TEXTS) != pytest.approx(expected)
+    long = {"forget": Texts(10_000, 8)}
+    kept_full = kept_for_backward(facts, {}, SHAPE, long, cuda=False, bf16=False)
+    assert kept_full == 4 * READ_TOKENS * (2 * (72 + 4 + 2 * 8) + 2 * 10)
+
+
+def test_comments_are_cut_by_methods_with_adapters_of_their_own_and_other_texts_are_not() -> None:
+    def own(name: str, length: int, **options: Any) -> float:
+        facts, texts = {**LOSS, "needs": (name,)}, {name: Texts(1, length)}
+        given = {"lr": 0.1, "batch_size": 1, "rank": 2, **options}
+        return kept_for_backward(facts, given, SHAPE, texts, cuda=False, bf16=False)
+
+    assert own("toxic", 100) == own("toxic", COMMENT_TOKENS) < own("forget", 100)
+    assert own("toxic", 100, max_tokens=100) == own("forget", 100)
+
+
+def test_the_recipe_reads_questions_biographies_and_anchors_beside_a_reference() -> None:
+    """16 questions and 3 anchors of 11 tokens, 4 biographies of 21: 176, 33 and 84 tokens of
+    2·(76 + 2·length) numbers and 10 logits, the questions' twice. The MLPs have 64 scalars.
+    """
+    sets = {
+        "questions": [Example(str(i), "p" * 30, "x" * 7) for i in range(20)],
+        "biographies": [Example(str(i), "", "b" * 74) for i in range(9)],
+        "anchors": [Example(str(i), "", "c" * 37) for i in range(5)],
+    }
+    numbers = 176 * 2 * 98 + 33 * 2 * 98 + 84 * 2 * 118 + 10 * (176 + 33 + 84 + 176)
+    expected = PROCESS_BYTES + 2 * WEIGHTS + 3 * 4 * 64 + HOLES * 4 * numbers
+    assert estimate_recipe(sets, Recipe(), SHAPE) == pytest.approx(expected)

@@ -38,6 +38,8 @@ METHOD_FACTS = {
     "optional": "tuple of those needed sets that may be empty: what reads them then falls away",
     "targets": "tuple of fnmatch patterns: the only tensors that may change (contract C1)",
     "layers": "int: how many layers of the targets train, where not all do; estimates memory",
+    "gradients": "bool: an edit without a learning rate takes gradients of its targets; estimates "
+    "memory",
     "training": "dict: this method's defaults of the shared loop's options",
     "control": "bool: a control row, not a contender",
     "goals": "tuple: what the method is for, of GOALS; controls have ()",

@@ -31,6 +31,7 @@ TINY = 1e-12
     goals=("forget",),
     needs=("forget", "retain"),
     targets=("*.mlp.gate_proj.weight", "*.mlp.up_proj.weight", "*.mlp.down_proj.weight"),
+    gradients=True,
     zero={"fraction": 0.0},
     search={"fraction": (5e-4, 0.05, "log"), "texts": [32, 64]},
 )

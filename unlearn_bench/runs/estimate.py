@@ -19,11 +19,13 @@ from unlearn_bench.runs.footprint import (
     Shape,
     Texts,
     estimate_memory,
+    estimate_recipe,
     measure_texts,
     read_shape,
 )
 from unlearn_bench.runs.plan import Cell, Plan, needs_exact
 from unlearn_bench.runs.store import RECORD
+from unlearn_bench.training.prepare import Recipe
 
 REFERENCE_PARAMETERS = 134.5e6
 REFERENCE_CORES = 2
@@ -32,7 +34,7 @@ SCORE_RATE = 400.0  # tokens per second of likelihoods, shared prefixes counted 
 GENERATE_RATE = 400.0  # tokens per second, batched
 CUDA_FACTOR = 40.0  # one data-centre GPU against the two cores; the coarsest figure of all
 SAVE_AND_LOAD_SECONDS = 3.0
-PREPARE_SECONDS = 0.35  # per text that the target or the exact model is trained on, all passes
+PREPARE_SECONDS = 0.5  # per text that the target or the exact model is trained on, all passes
 EXAMPLE_TOKENS = 60  # one training example with its prompt
 CLOSED_FORM_TOKENS = 4_000  # what an edit without training reads to decide where to cut
 
@@ -187,7 +189,7 @@ def estimate_cells(plan: Plan, hardware: Hardware | None = None) -> list[Estimat
     examples = {name: len(texts) for name, texts in vars(plan.data).items()}
     if plan.fur is not None:
         examples["base"] = len(plan.fur.target_training())
-    shape, texts = read_shape(plan.model.folder), measure_texts(plan.data)
+    shape, texts = read_shape(plan.model.folder), measure_texts(vars(plan.data))
     estimates = []
     for cell in plan.cells:
         facts = plan.cards[cell.method].facts
@@ -207,14 +209,14 @@ def _memory(
 ) -> float:
     """The edit's peak; vLLM starts after the first one and stays beside all others."""
     precision = cell.options.get("precision", "auto")
-    found = estimate_memory(
-        plan.cards[cell.method].facts,
-        cell.options,
-        shape,
-        texts,
-        cuda=machine.cuda,
-        bf16=machine.bf16 if precision == "auto" else precision == "bf16",
-    )
+    bf16 = machine.bf16 if precision == "auto" else precision == "bf16"
+    facts = plan.cards[cell.method].facts
+    if "base" in facts.get("needs", ()) and plan.fur is not None:
+        recipe = Recipe()
+        sets = recipe.sets(plan.fur.target_training(), recipe.anchors(plan.anchors))
+        found = estimate_recipe(sets, recipe, shape, cuda=machine.cuda, bf16=bf16)
+    else:
+        found = estimate_memory(facts, cell.options, shape, texts, cuda=machine.cuda, bf16=bf16)
     beside = plan.engine == "vllm" and not machine.cuda and cell is not plan.cells[0]
     return found + (ENGINE_BYTES if beside else 0.0)
 

@@ -20,16 +20,16 @@ from unlearn_bench.schema import Pair
 from unlearn_bench.training.likelihood import SHORT_TOKENS
 
 if TYPE_CHECKING:
-    from unlearn_bench.methods.contract import EditData
+    from unlearn_bench.training.prepare import Recipe
 
 PROCESS_BYTES = 0.62e9  # interpreter and libraries
-ENGINE_BYTES = 0.9e9  # what vLLM keeps beside an edit
+ENGINE_BYTES = 2.0e9  # what vLLM, and the likelihoods' model before it, keep beside an edit
 # Freed blocks that the C library cannot use again (runs/memory.py). An adapter's small results lie
 # between large ones that come and go.
 HOLES, HOLES_WITH_ADAPTER = 1.2, 1.75
 FP32, BF16 = 4, 2
 CHARACTERS_PER_TOKEN = 3.7  # of our facts; ordinary prose has more, invented names have fewer
-COMMENT_TOKENS = 64  # where methods with adapters of their own cut comments
+COMMENTS, COMMENT_TOKENS = ("toxic", "clean"), 64  # cut there by methods with their own adapters
 READ_TOKENS = 2048  # of one forward pass where nothing is trained
 
 
@@ -74,10 +74,13 @@ def read_shape(folder: Path) -> Shape:
     )
 
 
-def measure_texts(data: EditData) -> dict[str, Texts]:
-    """Every set that is not empty; lengths from characters, since no tokenizer is open yet."""
+def measure_texts(sets: Mapping[str, Any]) -> dict[str, Texts]:
+    """Every set that is not empty; lengths from characters, since no tokenizer is open yet.
+
+    sets: by name, the fields of an `EditData` or those of a `Recipe`.
+    """
     found = {}
-    for name, texts in vars(data).items():
+    for name, texts in sets.items():
         if name == "origins" or not texts:
             continue
         longest = max(
@@ -108,7 +111,7 @@ def estimate_memory(
     weights = FP32 * shape.parameters
     needs = facts.get("needs", ())
     fixed = 0.0 if cuda else PROCESS_BYTES
-    if not is_trained(options):
+    if not (is_trained(options) or facts.get("gradients")):
         reads = bool(set(needs) & texts.keys())
         whole = weights if cuda or reads else FP32 * targeted(facts, shape)
         return fixed + whole + (_reading(shape) if reads else _writing(facts, shape))
@@ -118,11 +121,30 @@ def estimate_memory(
     if bf16:
         fixed += BF16 * shape.parameters
     trained = trained_parameters(facts, options, shape)
-    moments = 0 if options.get("optimizer") == "sgd" else 2 * FP32 * trained
+    moments = 2 * FP32 * trained if is_trained(options) else 0
+    if options.get("optimizer") == "sgd":
+        moments = 0
     kept = kept_for_backward(facts, options, shape, texts, cuda=cuda, bf16=bf16)
     if not cuda:
         kept *= HOLES_WITH_ADAPTER if adapter_rank(options) else HOLES
     return fixed + FP32 * trained + moments + kept
+
+
+def estimate_recipe(
+    sets: Mapping[str, Any], recipe: Recipe, shape: Shape, *, cuda: bool = False, bf16: bool = False
+) -> float:
+    """Peak bytes of training a target by its recipe, for methods that do it again.
+
+    sets: those of `Recipe.sets`.
+    """
+    rows = recipe.batch_sizes()
+    texts = {
+        name: Texts(min(own.count, rows.get(name, own.count)), own.longest)
+        for name, own in measure_texts(sets).items()
+    }
+    facts = {"kind": "loss", "needs": (*texts, "reference"), "targets": ("*.mlp.*",)}
+    options = recipe.training(shape.hidden).model_dump()
+    return estimate_memory(facts, options, shape, texts, cuda=cuda, bf16=bf16)
 
 
 def is_trained(options: Mapping[str, Any]) -> bool:
@@ -173,7 +195,8 @@ def kept_for_backward(
     """Bytes that the forward passes of one loss leave for its backward pass.
 
     A loss makes one pass for each set that the method reads, an edit's for at most two, and for
-    one where it trains adapters of its own; their graphs live until the backward pass. Per
+    one where it trains adapters of its own or fills its batches by tokens; their graphs live until
+    the backward pass. Per
     token a layer keeps the residual stream, its norm and the scaled norm, before attention and
     before the MLP (6d), q, k and v as the product takes them and its result (4d), gate, its
     nonlinearity, up and their product (4f); plain attention one more d and its weights
@@ -183,7 +206,7 @@ def kept_for_backward(
     """
     batches = sorted(_batches(facts, options, texts), key=math.prod, reverse=True)
     if facts.get("kind") != "loss":
-        batches = batches[: 1 if "rank" in options else 2]
+        batches = batches[: 1 if "rank" in options or "batch_size" not in options else 2]
     size, checkpointing = BF16 if bf16 else FP32, bool(options.get("checkpointing"))
     total = largest = 0.0
     for rows, length in batches:
@@ -204,11 +227,18 @@ def kept_for_backward(
 def _batches(
     facts: Mapping[str, Any], options: Mapping[str, Any], texts: Mapping[str, Texts]
 ) -> list[tuple[int, int]]:
-    """Rows and length of the longest batch of every set that the method reads."""
-    limit = options.get("max_tokens") or COMMENT_TOKENS
-    read = [texts[name] for name in facts.get("needs", ()) if name in texts]
-    rows = options.get("batch_size") or 1
-    return [(min(rows, own.count), min(own.longest, limit)) for own in read]
+    """Rows and length of the longest batch of every set that the method reads.
+
+    Without a batch size they are filled up to READ_TOKENS.
+    """
+    found = []
+    for name in facts.get("needs", ()):
+        if name in texts:
+            cut = COMMENT_TOKENS if name in COMMENTS else math.inf
+            length = int(min(texts[name].longest, options.get("max_tokens") or cut))
+            rows = options.get("batch_size") or max(1, READ_TOKENS // length)
+            found.append((min(rows, texts[name].count), length))
+    return found
 
 
 def _reading(shape: Shape) -> float:
