@@ -194,7 +194,7 @@ def estimate_cells(plan: Plan, hardware: Hardware | None = None) -> list[Estimat
     for cell in plan.cells:
         facts = plan.cards[cell.method].facts
         seconds = measured.get((cell.method, plan.suite.name))
-        memory = _memory(plan, cell, shape, texts, machine)
+        memory = memory_of_cell(plan, cell, shape, texts, machine)
         if seconds:
             rest = seconds.get("evaluate", 0.0) + seconds.get("score", 0.0)
             estimates.append(Estimate(seconds.get("edit", 0.0), rest, memory, True))
@@ -204,7 +204,7 @@ def estimate_cells(plan: Plan, hardware: Hardware | None = None) -> list[Estimat
     return estimates
 
 
-def _memory(
+def memory_of_cell(
     plan: Plan, cell: Cell, shape: Shape, texts: Mapping[str, Texts], machine: Hardware
 ) -> float:
     """The edit's peak; vLLM starts after the first one and stays beside all others."""
