@@ -213,21 +213,25 @@ def test_tuned_options_stand_above_the_defaults_and_below_set(
 
 
 @pytest.mark.usefixtures("_own_folders")
-def test_a_control_with_other_options_than_its_tuned_method_is_named(
+def test_controls_take_the_tuned_options_of_the_method_whose_name_they_bear(
     tiny_folder: Path, folder: Path
 ) -> None:
+    """They differ from it in one thing only; a control with a name of its own takes none."""
     from unlearn_bench.models.fingerprint import fingerprint
 
-    tuned = {"model_surgery": winner({"alpha": 14.0})}
+    tuned = {"model_surgery": winner({"alpha": 14.0, "fraction": 0.2})}
     file = change(folder, methods=tuned, model_fingerprint=fingerprint(tiny_folder))
     names = ("model_surgery", "model_surgery_random_region", "random_noise")
-    (note,) = [
-        note for note in resolved(tiny_folder, file, methods=names).notes if "as tuned" in note
-    ]
-    assert note.startswith("model_surgery_random_region has other options than model_surgery")
-    alike = {"model_surgery_random_region": {"alpha": 14.0}}
-    notes = resolved(tiny_folder, file, methods=names, set=alike).notes
-    assert not [note for note in notes if "as tuned" in note]
+    plan = resolved(tiny_folder, file, methods=names)
+    options = {cell.method: cell.options for cell in plan.cells}
+    for name in names[:2]:
+        assert (options[name]["alpha"], options[name]["fraction"]) == (14.0, 0.2)
+    assert options["random_noise"]["relative_norm"] == 0.03
+    assert plan.tuned.keys() == {"model_surgery"}  # the control was not tuned itself
+    assert not [note for note in plan.notes if "as tuned" in note]
+    unlike = {"model_surgery_random_region": {"alpha": 10.0}}
+    notes = resolved(tiny_folder, file, methods=names, set=unlike).notes
+    assert "model_surgery_random_region has other options than model_surgery as tuned" in notes
 
 
 @pytest.mark.usefixtures("_own_folders")

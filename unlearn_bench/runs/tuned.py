@@ -107,8 +107,8 @@ class Tuned:
         options: Mapping[str, Mapping[str, Any]],
         winners: Collection[str],
     ) -> list[str]:
-        """Which contenders run with options that no tuning chose, and which controls, by their
-        names, with others than the tuned method that they stand beside.
+        """Which contenders run with options that no tuning chose, and which controls, by --set,
+        with others than the tuned method whose name they bear.
         """
         if self.file is None:
             return []
@@ -116,7 +116,7 @@ class Tuned:
         fixed = controls | {name for name, card in cards.items() if not card.facts.get("search")}
         left = [name for name in cards if name not in (*winners, *fixed)]
         unlike = [
-            f"{name} has other options than {method} as tuned: give them with --set"
+            f"{name} has other options than {method} as tuned"
             for name in sorted(controls)
             for method in winners
             if name.startswith(f"{method}_")
@@ -145,13 +145,26 @@ def load_tuned(path: Path | None, cards: Mapping[str, Card]) -> Tuned:
         for name, winner in file.methods.items():
             if name not in known:
                 raise UnknownNameError("method", name, known)
-            if name in cards and winner.options is not None:
-                resolve_options(cards[name], winner.options)
-                found[name] = winner.options
+            for card in _taking(name, cards) if winner.options is not None else ():
+                own = {key: value for key, value in winner.options.items() if key in card.options}
+                given = winner.options if card.name == name else own
+                resolve_options(card, given)
+                found[card.name] = given
     except UsageError as error:
         error.where, error.next_step = str(path), "tune again with this version"
         raise
     return Tuned(path, file, found)
+
+
+def _taking(method: str, cards: Mapping[str, Card]) -> list[Card]:
+    """Who gets the winner's options: the method, and the controls that bear its name, which are to
+    differ from it in one thing only.
+    """
+    return [
+        card
+        for name, card in cards.items()
+        if name == method or (card.facts.get("control") and name.startswith(f"{method}_"))
+    ]
 
 
 def read_tuned(path: Path) -> TunedFile:
