@@ -61,6 +61,7 @@ export CHECK_PLATFORM
 
 evaluate: setup ## Edit, evaluate and rank every method on the embedded model
 	$(BIN)/unlearn-bench evaluate --methods all --suite quick \
+	  --tuned leaderboards/smollm2-135m/tuning/tuned.yaml \
 	  --output runs/quick --leaderboards leaderboards
 
 # Tests on tiny models keep to one core each, so two run side by side; those on real weights take
