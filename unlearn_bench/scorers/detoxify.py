@@ -8,8 +8,6 @@ with `weights_only=True`, which accepts tensors and plain containers and refuses
 
 from __future__ import annotations
 
-import hashlib
-import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -20,6 +18,7 @@ import numpy as np
 
 from unlearn_bench.errors import ScorerError
 from unlearn_bench.registry import scorer
+from unlearn_bench.scorers.checkpoint import fill_model, hash_files, open_pickle
 from unlearn_bench.scorers.contract import Scores, score_attributes_once
 
 Variant = Literal["original", "unbiased"]
@@ -108,15 +107,13 @@ def load_detoxify(
     model, tokenizer = _build(architecture, loaded["state_dict"], config_folder, offline, path)
     attributes, columns = _attributes(list(loaded["config"]["dataset"]["args"]["classes"]), path)
     label = variant if checkpoint is None else "checkpoint"
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
     return Detoxify(
         model=model.to(device).eval(),
         tokenizer=tokenizer,
         attributes=attributes,
         columns=columns,
         version=f"{metadata.version('detoxify')}/{label}",
-        weights_sha256=digest,
+        weights_sha256=hash_files([path]),
         batch_size=batch_size,
     )
 
@@ -157,20 +154,7 @@ def _released(url: str, offline: bool) -> Path:
 
 
 def _open_checkpoint(path: Path) -> dict[str, Any]:
-    import torch
-
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ScorerError(
-            "the checkpoint holds more than tensors and plain values: refused, nothing executed",
-            where=str(path),
-            next_step="save it again as {'config': ..., 'state_dict': ...} where you trust it",
-        ) from error
-    except (OSError, RuntimeError, EOFError, ValueError) as error:
-        raise ScorerError(
-            f"the checkpoint cannot be read: {error}", where=str(path), next_step=HOW_TO_GET
-        ) from error
+    loaded = open_pickle(path, HOW_TO_GET)
     if not isinstance(loaded, dict) or not {"config", "state_dict"} <= set(loaded):
         raise ScorerError("the checkpoint lacks config or state_dict", where=str(path))
     return loaded
@@ -222,13 +206,5 @@ def _build(
             "config_folder",
         ) from error
     model = model_class(config)
-    # Older transformers saved position indices as weights; they are computed now.
-    kept = {name: value for name, value in weights.items() if not name.endswith("position_ids")}
-    try:
-        model.load_state_dict(kept)
-    except RuntimeError as error:
-        raise ScorerError(
-            f"the checkpoint's tensors do not fit {architecture['model_name']}: {error}",
-            where=str(path),
-        ) from error
+    fill_model(model, weights, path)
     return model, tokenizer
