@@ -359,7 +359,7 @@ def test_a_method_that_serves_no_request_is_refused_or_left_out_with_a_note(tmp_
 
 def test_a_suite_that_does_not_ask_a_request_is_refused(tmp_path: Path) -> None:
     few = SimpleNamespace(name="few", limits={"fur": 4}, part="test")
-    with pytest.raises(UsageError, match=r"no fact of 'forget:2/2' is among the 4"):
+    with pytest.raises(UsageError, match=r"no fact of 'forget:1/2' is among the 4"):
         sequence(tmp_path, "npo", suite=few)
     with pytest.raises(UsageError, match="does not ask fur"):
         sequence(tmp_path, "npo", protocols={})

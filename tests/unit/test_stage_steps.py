@@ -207,7 +207,7 @@ def test_the_whole_command_and_a_longer_sequence_afterwards(
         ("noop", "0"), ("count", "1"), ("count", "2"), ("grad_diff", "1"), ("grad_diff", "2"),
     ]  # fmt: skip
     assert table["grad_diff", "2"]["status"] == "not_applicable"
-    assert table["noop", "0"]["forget:1/2.forget_extraction_strength.n"] == "5"
+    assert table["noop", "0"]["forget:1/2.forget_extraction_strength.n"] == "3"
     assert not list(tmp_path.rglob("checkpoint"))
     capsys.readouterr()
     code, longer = run("forget:1/2,update,forget:2/2", tiny_folder)

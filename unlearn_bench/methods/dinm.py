@@ -38,7 +38,7 @@ from unlearn_bench.training.options import Training
         "locality_weight": (0.25, 4.0, "log"),
         "batch_size": [4, 8],
     },
-    training={"lr": 1e-3, "steps": 20, "batch_size": 8, "warmup": 0.0, "schedule": "constant"},
+    training={"lr": 5e-4, "steps": 10, "batch_size": 8, "warmup": 0.0, "schedule": "constant"},
     zero={"steps": 0},
 )
 def dinm(

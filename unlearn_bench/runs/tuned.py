@@ -145,11 +145,12 @@ def load_tuned(path: Path | None, cards: Mapping[str, Card]) -> Tuned:
         for name, winner in file.methods.items():
             if name not in known:
                 raise UnknownNameError("method", name, known)
-            for card in _taking(name, cards) if winner.options is not None else ():
-                own = {key: value for key, value in winner.options.items() if key in card.options}
-                given = winner.options if card.name == name else own
-                resolve_options(card, given)
-                found[card.name] = given
+            if winner.options is None:
+                continue
+            for card in _taking(name, cards):
+                shared = {k: value for k, value in winner.options.items() if k in card.options}
+                found[card.name] = winner.options if card.name == name else shared
+                resolve_options(card, found[card.name])
     except UsageError as error:
         error.where, error.next_step = str(path), "tune again with this version"
         raise
