@@ -89,7 +89,7 @@ def _judge(difference: Difference) -> Difference:
     if direction == "none":
         return replace(difference, verdict="not judged", reason="it has no better side")
     if direction == "nearer_exact" and found.test != TEST:
-        return replace(difference, verdict="not judged", reason="there is no exact cell beside it")
+        return replace(difference, verdict="not judged", reason="no exact model to read it by")
     if difference.p_adjusted > LEVEL:
         return replace(difference, verdict="no difference seen")
     gained = {

@@ -68,8 +68,9 @@ def judge(
     """
     measured = [_measure(one, baseline, candidate, resamples) for one in chosen]
     adjusted = holm([one.p if isinstance(one, Loss) else math.nan for one in measured])
+    share = level / max(1, sum(isinstance(one, Loss) for one in measured))
     return [
-        _judge_loss(one.measure, found, p, level) if isinstance(found, Loss) else found
+        _judge_loss(one.measure, found, p, level, share) if isinstance(found, Loss) else found
         for one, found, p in zip(chosen, measured, adjusted, strict=True)
     ]
 
@@ -113,12 +114,18 @@ def _missing(models: Sequence[Sequence[ItemScore]]) -> set[str]:
     return {row.item_id for rows in models for row in rows if math.isnan(row.value)}
 
 
-def _judge_loss(measure: Measure, loss: Loss, p_adjusted: float, level: float) -> Judgement:
+def _judge_loss(
+    measure: Measure, loss: Loss, p_adjusted: float, level: float, share: float
+) -> Judgement:
+    """share: the level divided by the number of metrics, which p has to reach by itself."""
+    if loss.value > loss.margin and p_adjusted <= level:
+        return Judgement(measure, "regression", loss, p_adjusted, "worse by more than the margin")
+    if loss.least > share:
+        reason = f"{loss.found.clusters} independent items are too few for any loss to fail"
+        return Judgement(measure, "cannot tell", loss, p_adjusted, reason)
     if loss.value <= loss.margin:
         return Judgement(measure, "pass", loss, p_adjusted)
-    if p_adjusted <= level:
-        return Judgement(measure, "regression", loss, p_adjusted, "worse by more than the margin")
-    reason = "worse by more than the margin, but so few items may show that by chance"
+    reason = "worse by more than the margin, but that may be chance"
     return Judgement(measure, "cannot tell", loss, p_adjusted, reason)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,8 +11,6 @@ from unlearn_bench.compare.columns import Column, Floats
 from unlearn_bench.compare.intervals import RESAMPLES, bootstrap, can_resample
 from unlearn_bench.compare.paired import Comparison, compare
 from unlearn_bench.schema import Direction
-
-SEVERAL_SEEDS = "hierarchical bootstrap"
 
 
 @dataclass(frozen=True)
@@ -36,8 +34,9 @@ class Margin:
 class Loss:
     """`value` is positive where the candidate is worse; low, high: its 95 % interval.
 
-    margin: what was allowed, in the metric's unit. p: one-sided, of "no worse than the margin".
-    found: the paired comparison, candidate minus baseline.
+    margin: what was allowed, in the metric's unit. p: one-sided, of "no worse than the margin";
+    least: the smallest that so few independent items can give. found: the paired comparison,
+    candidate minus baseline.
     """
 
     value: float
@@ -45,6 +44,7 @@ class Loss:
     high: float
     margin: float
     p: float
+    least: float
     found: Comparison
 
 
@@ -59,33 +59,35 @@ def measure_loss(
 
     p is the larger of two. One is the bootstrap's, of a loss no larger than the margin: the share
     of resamples in which the loss stays within it. It answers the question, but is no exact test.
-    The other is exact where there is one seed on each side: McNemar's or the label swap's p of no
-    loss at all, of which "no worse than the margin" is a consequence; in the losing direction it
-    is half the two-sided p, since swapping all labels turns every difference round. So the rate
+    The other is exact: McNemar's or the label swap's p (of the seeds' mean where there are several)
+    of no loss at all, of which "no worse than the margin" is a consequence. In the losing direction
+    it is half the two-sided p, since swapping all labels turns every difference round. So the rate
     of false alarms of two models that are alike is the declared one, however few the items.
     """
     sign = -1.0 if direction == "higher" else 1.0
     found = compare(column, candidates, resamples)
-    ends = sorted((sign * found.low, sign * found.high))
-    beyond = beside = math.nan
-    if column.weights.size and math.isfinite(found.second):
-        beside = float(margin.of(np.array([found.second]))[0])
+    p = math.nan
     if can_resample(column):
         sides = [range(candidates), range(candidates, len(column.values))]
         one, other = bootstrap(column, sides, resamples)
         within = np.count_nonzero(sign * (one - other) <= margin.of(other))
-        beyond = (within + 1) / (resamples + 1)  # Davison and Hinkley 1997, eq. 4.11
-        if found.test != SEVERAL_SEEDS:
-            beyond = max(beyond, _one_sided(found.p, losing=sign * found.difference > 0))
+        p = (within + 1) / (resamples + 1)  # Davison and Hinkley 1997, eq. 4.11
+        p = max(p, _any_loss(column, candidates, sign, resamples))
+    low, high = sorted((sign * found.low, sign * found.high))
     return Loss(
-        value=sign * found.difference,
-        low=ends[0],
-        high=ends[1],
-        margin=beside,
-        p=beyond,
+        value=sign * found.difference + 0.0,  # no −0
+        low=low + 0.0,
+        high=high + 0.0,
+        margin=float(margin.of(np.array([found.second]))[0]),
+        p=p,
+        least=0.5**found.clusters,
         found=found,
     )
 
 
-def _one_sided(p: float, *, losing: bool) -> float:
-    return p / 2 if losing else 1.0
+def _any_loss(column: Column, candidates: int, sign: float, resamples: int) -> float:
+    """One-sided p of the exact test between the means over the seeds of either side."""
+    sides = column.values[:candidates], column.values[candidates:]
+    means = replace(column, values=np.array([side.mean(axis=0) for side in sides]))
+    exact = compare(means, 1, resamples)
+    return exact.p / 2 if sign * exact.difference > 0 else 1.0

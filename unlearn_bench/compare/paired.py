@@ -56,7 +56,7 @@ def compare(column: Column, first: int, resamples: int = RESAMPLES) -> Compariso
         if models == 2:
             p, test = _test_single(column, here - there, resamples)
         else:
-            p, test = share_beyond(one - other), "hierarchical bootstrap"
+            p, test = _share_beyond(one - other), "hierarchical bootstrap"
     return Comparison(
         first=here,
         second=there,
@@ -71,7 +71,7 @@ def compare(column: Column, first: int, resamples: int = RESAMPLES) -> Compariso
     )
 
 
-def share_beyond(drawn: Floats) -> float:
+def _share_beyond(drawn: Floats) -> float:
     """Davison and Hinkley 1997, eq. 4.11, on both sides: never 0 with finitely many resamples."""
     tails = (np.count_nonzero(drawn <= 0), np.count_nonzero(drawn >= 0))
     return min(1.0, 2 * (min(tails) + 1) / (len(drawn) + 1))

@@ -16,6 +16,7 @@ from unlearn_bench.compare.loss import Margin
 from unlearn_bench.compare.measures import Measure
 from unlearn_bench.errors import UsageError
 
+DEFAULT_LEVEL = 0.05
 JUDGED = ("higher", "lower")  # directions in which a model can be worse by itself
 Size = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
 
@@ -52,7 +53,7 @@ class Rules(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    level: Annotated[float, Field(gt=0, lt=0.5, allow_inf_nan=False, strict=True)] = 0.05
+    level: Annotated[float, Field(gt=0, lt=0.5, allow_inf_nan=False, strict=True)] = DEFAULT_LEVEL
     metrics: Annotated[dict[str, Rule], Field(min_length=1)]
 
 

@@ -267,12 +267,12 @@ def _protocols(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Those of the cell's tasks whose protocol is the one that this version has."""
     from unlearn_bench.runs.resolve import protocol_digest
 
-    attributes: Collection[str] = facts["scorer"].get("attributes", "").split()
+    attributes: Collection[str] = facts.get("scorer", {}).get("attributes", "").split()
     catalog = {name: task.judged_by(attributes) for name, task in list_protocols().items()}
     return {
         name: catalog[name]
-        for name, task in facts["suite"]["tasks"].items()
-        if name in catalog and protocol_digest(catalog[name]) == task["protocol_sha256"]
+        for name, task in facts.get("suite", {}).get("tasks", {}).items()
+        if name in catalog and protocol_digest(catalog[name]) == task.get("protocol_sha256")
     }
 
 
