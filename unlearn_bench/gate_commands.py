@@ -75,6 +75,7 @@ def run_gate(request: GateRequest, given: Mapping[str, Any], *, verbose: bool) -
     """
     silence_libraries(verbose=verbose)
     from unlearn_bench.board.gate import Report
+    from unlearn_bench.board.inert import plain
 
     reporter = Reporter()
     try:
@@ -85,6 +86,7 @@ def run_gate(request: GateRequest, given: Mapping[str, Any], *, verbose: bool) -
             request.baseline, request.candidate, 0.0, known.exit_code, error=known.what
         )
         _write_reports(stopped, request)
+        known.what, known.where = plain(known.what), plain(known.where)
         raise known from error
     _write_reports(report, request)
     _print_report(report, request, Console())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 
 from unlearn_bench.board.table import public_text
@@ -12,15 +13,20 @@ UNSEEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 
 
 def inert(text: str) -> str:
-    """One line without folders of the machine; what cannot be seen is written as its code.
+    """As `plain`, without folders of the machine and host names: reports are shared."""
+    return plain(public_text(plain(text)))
 
-    `##[` begins a command of GitHub's older runners anywhere in a line, so it is broken up.
+
+def plain(text: str) -> str:
+    """One line; what cannot be seen is written as its code. GitHub reads `::` at the beginning of
+    a line as a command, and `##[` anywhere, so both are broken up.
     """
     shown = "".join(
         char if unicodedata.category(char) not in UNSEEN or char in "\n\t" else _code(char)
         for char in text
     )
-    return public_text(shown).replace("##[", "## [")
+    line = " ".join(shown.split())
+    return re.sub(r":(?=:)", ": ", line).replace("##[", "## [")
 
 
 def _code(char: str) -> str:

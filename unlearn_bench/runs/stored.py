@@ -18,7 +18,7 @@ from typing import Any
 from unlearn_bench.compare.columns import align
 from unlearn_bench.compare.measures import Measure, by_metric
 from unlearn_bench.compare.reductions import REDUCTIONS, reduce_models
-from unlearn_bench.config import list_suites
+from unlearn_bench.config import OWN_SET, list_suites
 from unlearn_bench.errors import CorruptDataError, UnlearnBenchError, UsageError
 from unlearn_bench.protocols.catalog import list_protocols
 from unlearn_bench.runs.plan import EXACT
@@ -148,7 +148,7 @@ def read_cell(folder: Path) -> StoredCell:
         suite=str(plan.get("suite", "")),
         facts={**facts, "decoding": found.get("decoding", {})},
         weights=str(found.get("weights_fingerprint", "")),
-        limited=_is_limited(str(plan.get("suite", "")), folder.parent.parent),
+        limited=_is_limited(str(plan.get("suite", "")), facts, folder.parent.parent),
         items=items,
         measures=_measures(folder, items, facts) if scored else (),
     )
@@ -222,14 +222,13 @@ def _only(folders: Sequence[Path], method: str, seed: int) -> Path:
     return folders[0]
 
 
-def _is_limited(suite: str, run: Path) -> bool:
+def _is_limited(suite: str, facts: Mapping[str, Any], run: Path) -> bool:
     """Whether --limit or --tasks narrowed the suite: by its name, or by what the run was given."""
     if re.search(r"-limit\d+(-|$)", suite):
         return True
-    shipped = list_suites()
-    edit_sets = {protocol.dataset for protocol in list_protocols().values()}
-    plain = {*shipped, *(f"{name}-{edit_set}" for name in shipped for edit_set in edit_sets)}
-    if suite in plain:
+    edit_set = facts.get("target", {}).get("edit_set", {}).get("name", OWN_SET)
+    shipped = tuple(list_suites())
+    if (suite if edit_set == OWN_SET else suite.removesuffix(f"-{edit_set}")) in shipped:
         return False
     if suite.startswith(tuple(f"{name}-" for name in shipped)):
         return True
