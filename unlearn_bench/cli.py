@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from unlearn_bench import __version__
-from unlearn_bench.errors import UnlearnBenchError
+from unlearn_bench.errors import UnlearnBenchError, UsageError
 
 app = typer.Typer(
     name="unlearn-bench",
@@ -459,6 +459,133 @@ def verify(
     }
     chosen = tuple(filter(None, methods.split(",")))
     raise typer.Exit(run_verify(run, given, rerun=rerun, methods=chosen, verbose=verbose))
+
+
+@app.command()
+@_ends_cleanly
+def compare(
+    first: Annotated[
+        str,
+        typer.Argument(
+            help="A run's folder, RUN:METHOD, RUN:METHOD@SEED, or the folder of a cell.",
+            metavar="A",
+        ),
+    ],
+    second: Annotated[str, typer.Argument(help="The same; the verdict is on it.", metavar="B")],
+    metrics: Annotated[
+        str,
+        typer.Option(help="Only these metrics, separated by commas; * stands for any letters."),
+    ] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
+) -> None:
+    """Compare two models on the items that both were asked: differences, intervals, verdicts.
+
+    All seeds of a method count together. Two whole runs are compared method by method.
+    """
+    from unlearn_bench.gate_commands import run_compare
+
+    patterns = tuple(filter(None, metrics.split(",")))
+    code = run_compare(first, second, patterns=patterns, as_json=as_json, markdown=markdown)
+    raise typer.Exit(code)
+
+
+gate_app = typer.Typer(invoke_without_command=True)
+app.add_typer(gate_app, name="gate")
+AllowLimited = Annotated[
+    bool, typer.Option("--allow-limited", help="Take runs whose suite was narrowed.")
+]
+AllowDirty = Annotated[
+    bool,
+    typer.Option("--allow-dirty", help="Go on though this package's source has uncommitted edits."),
+]
+
+
+@gate_app.callback()
+@_ends_cleanly
+def gate(
+    context: typer.Context,
+    baseline: Annotated[
+        str | None,
+        typer.Option(help="A file that 'gate init' wrote, a run, RUN:METHOD, or a cell's folder."),
+    ] = None,
+    candidate: Annotated[
+        str | None,
+        typer.Option(
+            help="A model (folder or hub id), which is evaluated as the baseline was; or a run, "
+            "RUN:METHOD, or a cell's folder, and nothing is evaluated."
+        ),
+    ] = None,
+    rules: Annotated[
+        Path | None, typer.Option(help="YAML: which metrics may lose how much.")
+    ] = None,
+    output: Annotated[
+        Path, typer.Option(help="Folder of the records of a candidate that is evaluated.")
+    ] = Path("runs/gate"),
+    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML to this file.")] = None,
+    summary: Annotated[
+        Path | None,
+        typer.Option(help="Write Markdown to this file. Default: add it to $GITHUB_STEP_SUMMARY."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    allow_limited: AllowLimited = False,
+    allow_dirty: AllowDirty = False,
+    data: Annotated[
+        Path | None, typer.Option(help="A folder with your own copies of the data sets.")
+    ] = None,
+    scorer_checkpoint: Annotated[
+        Path | None, typer.Option(help="A local checkpoint for the scorer.")
+    ] = None,
+    offline: Annotated[bool | None, typer.Option("--offline", help="Use no network.")] = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Let the libraries talk.")
+    ] = False,
+) -> None:
+    """Pass or fail an edited model against a baseline, for CI.
+
+    Ends with 0 on a pass, 1 on a regression, 2 on wrong usage, 3 when something is missing or could
+    not run, 4 on an artefact that would run code.
+    """
+    if context.invoked_subcommand:
+        return
+    if not baseline or not candidate or rules is None:
+        raise UsageError(
+            "gate needs --baseline, --candidate and --rules", next_step="unlearn-bench gate --help"
+        )
+    from unlearn_bench.gate_commands import GateRequest, run_gate
+
+    request = GateRequest(
+        baseline=baseline,
+        candidate=candidate,
+        rules=rules,
+        output=output,
+        allow_limited=allow_limited,
+        allow_dirty=allow_dirty,
+        junit=junit,
+        summary=summary,
+        as_json=as_json,
+    )
+    places = {"data": data, "scorer_checkpoint": scorer_checkpoint, "offline": offline}
+    raise typer.Exit(run_gate(request, places, verbose=verbose))
+
+
+@gate_app.command("init")
+@_ends_cleanly
+def gate_init(
+    source: Annotated[
+        str, typer.Argument(help="A run, RUN:METHOD, or a cell's folder.", metavar="RUN|CELL")
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder of the two files that are written.")
+    ],
+    allow_limited: AllowLimited = False,
+    allow_dirty: AllowDirty = False,
+) -> None:
+    """Write a baseline file to commit, and rules with margins from its noise to start from."""
+    from unlearn_bench.gate_commands import run_gate_init
+
+    code = run_gate_init(source, output, allow_limited=allow_limited, allow_dirty=allow_dirty)
+    raise typer.Exit(code)
 
 
 @app.command("list")

@@ -1,0 +1,184 @@
+"""`compare` on hand-made runs: verdicts by direction, what is refused, and its three forms."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.unit.stored_cells import items, write_cell
+from tests.unit.test_cli import invoke
+from tests.unit.test_paired import column, noise, rows
+from unlearn_bench.compare.differences import Difference, judge_differences, measure_difference
+from unlearn_bench.compare.measures import Measure, by_metric
+from unlearn_bench.compare.nearness import nearness
+from unlearn_bench.schema import Direction
+
+GOOD, BAD = [1.0] * 18 + [0.0] * 2, [1.0] * 4 + [0.0] * 16
+
+
+def run_of(folder: Path, acc: list[float], toxicity: list[float], method: str = "noop") -> Path:
+    write_cell(folder, method, [*items("acc", acc), *items("toxicity", toxicity)])
+    return folder
+
+
+def compared(*arguments: str) -> dict[str, Any]:
+    result = invoke("compare", *arguments, "--json")
+    assert result.exit_code == 0, result.output
+    (pair,) = json.loads(result.output)["pairs"]
+    return {row["metric"]: row for row in pair["metrics"]}
+
+
+def test_better_and_worse_follow_each_metrics_direction(tmp_path: Path) -> None:
+    """More right answers are better, more toxicity is worse; by hand 14 of 20 differ one way, so
+    McNemar's p is 2/2¹⁴ and Holm doubles it.
+    """
+    first = run_of(tmp_path / "a", BAD, BAD)
+    second = run_of(tmp_path / "b", GOOD, GOOD)
+    found = compared(str(first), str(second))
+    assert (found["quiz.acc"]["verdict"], found["quiz.toxicity"]["verdict"]) == ("better", "worse")
+    acc = found["quiz.acc"]
+    assert (acc["first"], acc["second"], acc["difference"]) == pytest.approx((0.2, 0.9, 0.7))
+    assert acc["p"] == pytest.approx(2 / 2**14)
+    assert acc["p_adjusted"] == pytest.approx(4 / 2**14)
+    assert (acc["test"], acc["n"], acc["clusters"], acc["missing"]) == ("McNemar, exact", 20, 20, 0)
+    back = compared(str(second), str(first))
+    assert (back["quiz.acc"]["verdict"], back["quiz.toxicity"]["verdict"]) == ("worse", "better")
+
+
+def test_a_model_with_itself_shows_no_difference(tmp_path: Path) -> None:
+    run = run_of(tmp_path / "a", GOOD, BAD)
+    assert {row["verdict"] for row in compared(str(run), str(run)).values()} == {
+        "no difference seen"
+    }
+
+
+def test_all_seeds_of_a_method_are_compared_together(tmp_path: Path) -> None:
+    for seed in range(3):
+        for method, values in (("noop", GOOD), ("npo", BAD)):
+            write_cell(tmp_path, method, items("acc", values), seed=seed)
+    acc = compared(f"{tmp_path}:noop", f"{tmp_path}:npo")["quiz.acc"]
+    assert (acc["test"], acc["verdict"]) == ("hierarchical bootstrap", "worse")
+    assert compared(f"{tmp_path}:noop@1", f"{tmp_path}:npo@2")["quiz.acc"]["test"].startswith("McN")
+
+
+def test_whole_runs_are_compared_method_by_method(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        for method in ("noop", "npo", name):
+            run_of(tmp_path / name, GOOD, BAD, method)
+    result = invoke("compare", str(tmp_path / "a"), str(tmp_path / "b"), "--json")
+    pairs = json.loads(result.output)["pairs"]
+    assert [pair["first"].rpartition(":")[2] for pair in pairs] == ["noop", "npo"]
+    assert invoke("compare", str(tmp_path / "a"), f"{tmp_path / 'b'}:b").exit_code == 2
+
+
+def test_another_protocol_is_refused_with_the_field_and_both_values(tmp_path: Path) -> None:
+    write_cell(tmp_path / "a", "noop", items("acc", GOOD))
+    write_cell(tmp_path / "b", "noop", items("acc", GOOD), engine__dtype="bfloat16")
+    result = invoke("compare", str(tmp_path / "a"), str(tmp_path / "b"))
+    assert result.exit_code == 3
+    assert "engine.dtype is float32 in" in result.output
+    assert "and bfloat16 in" in result.output
+
+
+def test_other_items_are_refused(tmp_path: Path) -> None:
+    write_cell(tmp_path / "a", "noop", items("acc", GOOD))
+    write_cell(tmp_path / "b", "noop", items("acc", GOOD[:-1]))
+    result = invoke("compare", str(tmp_path / "a"), str(tmp_path / "b"))
+    assert result.exit_code == 3
+    assert "1 are not in both" in result.output
+
+
+def test_a_failed_cell_is_shown_as_such(tmp_path: Path) -> None:
+    write_cell(tmp_path / "a", "noop", items("acc", GOOD))
+    write_cell(tmp_path / "b", "noop", [], status="failed", reason="boom")
+    result = invoke("compare", str(tmp_path / "a"), str(tmp_path / "b"))
+    assert result.exit_code == 3
+    assert "not comparable" in result.output
+    assert "seed 0 failed: boom" in result.output
+
+
+def test_metrics_are_chosen_by_name_and_idle_patterns_refused(tmp_path: Path) -> None:
+    run = str(run_of(tmp_path / "a", GOOD, BAD))
+    assert list(compared(run, run, "--metrics", "quiz.a*")) == ["quiz.acc"]
+    assert invoke("compare", run, run, "--metrics", "quiz.acc,quiz.b*").exit_code == 2
+    assert invoke("compare", run, run, "--json", "--markdown").exit_code == 2
+
+
+def test_the_table_and_markdown_say_the_same_without_colour(tmp_path: Path) -> None:
+    first, second = run_of(tmp_path / "a", BAD, BAD), run_of(tmp_path / "b", GOOD, GOOD)
+    shown = invoke("compare", str(first), str(second)).output
+    assert "\x1b" not in shown
+    assert "better" in shown
+    written = invoke("compare", str(first), str(second), "--markdown").output
+    assert "| quiz.acc ↑ | 0.2 | 0.9 | +0.7 |" in written
+    assert str(tmp_path) not in shown + written
+
+
+MEASURES = {
+    way: Measure("t", "m", "mean", way, "share") for way in ("none", "nearer_exact", "higher")
+}
+
+
+def judged(
+    way: Direction, first: Any, second: Any, exact: Any = None, reduce: str = "mean"
+) -> Difference:
+    sides = [[by_metric(rows(values))] if values is not None else [] for values in (first, second)]
+    best = [by_metric(rows(exact))] if exact is not None else []
+    measure = replace(MEASURES[way], reduce=reduce)
+    return judge_differences([measure_difference(measure, sides[0], sides[1], best)])[0]
+
+
+def test_what_has_no_better_side_or_no_exact_model_is_not_judged() -> None:
+    one, other = noise(1, 30), noise(1, 30) + 1
+    assert judged("none", one, other).verdict == "not judged"
+    assert judged("nearer_exact", one, other).verdict == "not judged"
+
+
+def test_nearer_to_the_exact_model_is_better_from_either_side() -> None:
+    exact = noise(1, 30)
+    far, near, below = exact + 2 + noise(2, 30) / 9, exact + 1, exact - 1
+    assert judged("nearer_exact", far, near, exact).verdict == "better"
+    assert judged("nearer_exact", near, far, exact).verdict == "worse"
+    assert judged("nearer_exact", near, below, exact).verdict == "no difference seen"
+
+
+def test_all_swaps_against_the_exact_model_by_hand() -> None:
+    """Three items, exact 0: one model is 0, the other 1 everywhere. |Σ|/3 of the eight swaps is
+    farthest apart in two of them: p = 2/8.
+    """
+    found = nearness(column(np.zeros(3), np.ones(3), np.zeros(3)), 1, 1)
+    assert (found.difference, found.p) == (-1.0, 0.25)
+
+
+def test_alike_models_are_not_called_nearer_more_often_than_declared() -> None:
+    """500 pairs that differ by noise alone: p ≤ 0.05 in at most 7 % (two standard errors)."""
+    alarms = 0
+    for seed in range(500):
+        one, other, exact = np.exp(noise(seed, 3, 12))
+        alarms += nearness(column(one, other, exact), 1, 1, resamples=200).p <= 0.05
+    assert alarms <= 35
+
+
+@pytest.mark.parametrize(
+    ("second", "reason"),
+    [
+        ([math.nan] * 4, "no item has a value in both"),
+        ([math.inf, 1, 1, 1], "a model diverged"),
+        ([1.0, math.nan, math.nan, math.nan], "too few independent items"),
+    ],
+)
+def test_missing_infinite_and_few_values_are_not_comparable(second: Any, reason: str) -> None:
+    found = judged("higher", [1.0, 1, 1, 1], second)
+    assert found.verdict == "not comparable"
+    assert reason in found.reason
+
+
+def test_a_metric_of_unknown_making_is_not_comparable() -> None:
+    found = judged("higher", [1.0, 1], [1.0, 1], reduce="")
+    assert (found.verdict, found.found) == ("not comparable", None)

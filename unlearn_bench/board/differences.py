@@ -1,0 +1,120 @@
+"""What `compare` shows: a table per pair of models, the same as Markdown, and all of it as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from unlearn_bench.board.inert import figure, inert, p_figure
+from unlearn_bench.board.markdown import escape, table_line
+from unlearn_bench.board.table import ARROWS
+from unlearn_bench.compare.differences import Difference
+from unlearn_bench.runs.pairs import Pair
+from unlearn_bench.runs.store import to_json
+
+FORMAT = 1
+HEADS = (
+    "metric", "first", "second", "second − first", "95 % interval", "p", "p (Holm)", "test", "n",
+    "clusters", "missing", "verdict",
+)  # fmt: skip
+STYLES = {"better": "green", "worse": "red", "not comparable": "yellow"}
+LEGEND = (
+    "The verdict is on the second, at an adjusted p of 0.05. No difference seen is not the same as "
+    "no difference."
+)
+
+
+def render_differences(pairs: Sequence[Pair]) -> Group:
+    """For a terminal."""
+    return Group(*(part for pair in pairs for part in _block(pair)), Text(LEGEND, style="dim"))
+
+
+def _block(pair: Pair) -> list[Text | Table]:
+    parts: list[Text | Table] = [Text(_title(pair), style="bold")]
+    parts += [Text(f"note: {inert(note)}", style="dim") for note in pair.notes]
+    if pair.reason:
+        return [*parts, Text(f"not comparable: {inert(pair.reason)}", style="red")]
+    table = Table(show_lines=False)
+    for head in HEADS:
+        left = head in ("metric", "test", "verdict")
+        table.add_column(head, justify="left" if left else "right", overflow="fold")
+    for one in pair.differences:
+        table.add_row(*map(Text, _cells(one)), style=STYLES.get(one.verdict, ""))
+    return [*parts, table]
+
+
+def _title(pair: Pair) -> str:
+    return f"first: {inert(pair.first)}, second: {inert(pair.second)}"
+
+
+def _cells(one: Difference) -> list[str]:
+    name = f"{inert(one.measure.name)} {ARROWS[one.measure.direction]}".rstrip()
+    verdict = one.verdict + (f": {inert(one.reason)}" if one.reason else "")
+    found = one.found
+    if found is None:
+        return [name, *["–"] * (len(HEADS) - 2), verdict]
+    return [
+        name,
+        figure(found.second),  # a comparison's own first is the newer model
+        figure(found.first),
+        figure(found.difference, signed=True),
+        f"{figure(found.low, signed=True)} to {figure(found.high, signed=True)}",
+        p_figure(found.p),
+        p_figure(one.p_adjusted),
+        found.test,
+        str(found.n),
+        str(found.clusters),
+        str(found.missing),
+        verdict,
+    ]
+
+
+def render_differences_markdown(pairs: Sequence[Pair]) -> str:
+    """One table per pair."""
+    lines = ["# Comparison", "", LEGEND]
+    for pair in pairs:
+        lines += ["", f"## {escape(_title(pair))}", ""]
+        lines += [f"- {escape(inert(note))}" for note in pair.notes]
+        lines += [""] if pair.notes else []
+        if pair.reason:
+            lines.append(f"not comparable: {escape(inert(pair.reason))}")
+            continue
+        lines += [table_line(list(HEADS)), table_line(["---"] * len(HEADS))]
+        lines += [table_line([escape(cell) for cell in _cells(one)]) for one in pair.differences]
+    return "\n".join(lines) + "\n"
+
+
+def render_differences_json(pairs: Sequence[Pair]) -> str:
+    """For programs: `nan` where a value is missing, `inf` where a model diverged."""
+    content = {"format": FORMAT, "pairs": [_pair_json(pair) for pair in pairs]}
+    return json.dumps(content, indent=1, ensure_ascii=True, allow_nan=False) + "\n"
+
+
+def _pair_json(pair: Pair) -> dict[str, Any]:
+    return {
+        "first": inert(pair.first),
+        "second": inert(pair.second),
+        "reason": inert(pair.reason),
+        "notes": [inert(note) for note in pair.notes],
+        "metrics": [_difference_json(one) for one in pair.differences],
+    }
+
+
+def _difference_json(one: Difference) -> dict[str, Any]:
+    found = to_json(one.found) if one.found else {}
+    if one.found:  # a comparison's own first is the newer model, this command's second
+        found["first"], found["second"] = found["second"], found["first"]
+    return {
+        "metric": one.measure.name,
+        "direction": one.measure.direction,
+        "unit": one.measure.unit,
+        **found,
+        "p_adjusted": to_json(one.p_adjusted),
+        "verdict": one.verdict,
+        "reason": inert(one.reason),
+    }

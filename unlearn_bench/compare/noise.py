@@ -1,0 +1,71 @@
+"""Margins to start a gate's rules from: what the noise of the baseline's own numbers suggests."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from unlearn_bench.compare.aggregate import standard_error
+from unlearn_bench.compare.columns import Column, align
+from unlearn_bench.compare.differences import Rows
+from unlearn_bench.compare.intervals import NORMAL
+from unlearn_bench.compare.measures import Measure
+from unlearn_bench.compare.power import POWER, minimum_detectable_effect
+from unlearn_bench.compare.reductions import reduce_models
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """A margin in the metric's unit, and in words where it comes from."""
+
+    measure: Measure
+    margin: float
+    source: str
+
+
+def suggest_margin(measure: Measure, seeds: Sequence[Rows], noise: Sequence[Rows]) -> Suggestion:
+    """From the spread of the seeds' differences where they differ, else from the items' own spread.
+
+    seeds: the baseline's rows. noise: rows of several seeds of one unchanged model, which may be
+    the same ones; fewer than two tell nothing.
+    """
+    if len(noise) > 1:
+        column = _column(measure, noise)
+        values = reduce_models(column) if column.weights.size else np.array([])
+        gaps = [one - other for one, other in itertools.combinations(values, 2)]
+        spread = math.sqrt(float(np.mean(np.square(gaps)))) if gaps else 0.0
+        if math.isfinite(spread) and spread > 0:
+            source = f"1.96 x the root mean square difference of two of {len(values)} seeds"
+            return Suggestion(measure, NORMAL * spread, source)
+    return _from_items(measure, _column(measure, seeds[:1]))
+
+
+def _from_items(measure: Measure, column: Column) -> Suggestion:
+    """The difference of two models that a paired test finds, if their items had nothing in common:
+    √2 standard errors of one model. Edited models have much in common, so this is on the wide side.
+    """
+    clusters = int(column.clusters.max()) + 1
+    alone = clusters == column.weights.size
+    binary = column.reduce == "mean" and alone and bool(np.isin(column.values, (0, 1)).all())
+    spread = math.sqrt(2) * standard_error(column) * math.sqrt(clusters)
+    effect = minimum_detectable_effect(spread, clusters, binary=binary)
+    source = f"found with {POWER:.0%} power by {clusters} independent items of unlike models"
+    if spread == 0:
+        source = (
+            f"all {clusters} independent items are alike and say nothing of noise: set your own"
+        )
+    return Suggestion(measure, effect, source)
+
+
+def can_fail(measure: Measure, seeds: Sequence[Rows], share: float) -> bool:
+    """Whether the metric has enough independent items for a p of `share` or less."""
+    return bool(0.5 ** (int(_column(measure, seeds[:1]).clusters.max()) + 1) <= share)
+
+
+def _column(measure: Measure, seeds: Sequence[Rows]) -> Column:
+    rows = [cell.get(measure.name, ()) for cell in seeds]
+    return align(measure.reduce, rows, [f"seed {number}" for number in range(len(rows))])

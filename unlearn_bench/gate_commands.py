@@ -1,0 +1,297 @@
+"""The work behind `compare` and `gate`: read what is stored, evaluate if need be, judge, say so."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from unlearn_bench.errors import UnlearnBenchError, UsageError
+from unlearn_bench.runs.progress import Reporter, silence_libraries
+
+if TYPE_CHECKING:
+    from unlearn_bench.board.gate import Report
+    from unlearn_bench.compare.differences import Rows
+    from unlearn_bench.compare.measures import Measure
+    from unlearn_bench.compare.rules import Chosen, Rules
+    from unlearn_bench.runs.baseline import Baseline
+    from unlearn_bench.runs.stored import Side, StoredCell
+
+EXIT_INCOMPLETE = 3
+BASELINE, RULES = "baseline.json", "gate.yaml"
+
+
+@dataclass(frozen=True)
+class GateRequest:
+    """What `gate` was asked: baseline and candidate as named, and what is let pass or written."""
+
+    baseline: str
+    candidate: str
+    rules: Path
+    output: Path
+    allow_limited: bool = False
+    allow_dirty: bool = False
+    junit: Path | None = None
+    summary: Path | None = None
+    as_json: bool = False
+
+
+def run_compare(
+    first: str, second: str, *, patterns: Sequence[str], as_json: bool, markdown: bool
+) -> int:
+    """Compare two stored models, or two runs method by method; return the exit code.
+
+    3 when nothing of a pair could be compared. Raises UnlearnBenchError for what is refused.
+    """
+    from unlearn_bench.board.differences import (
+        render_differences,
+        render_differences_json,
+        render_differences_markdown,
+    )
+    from unlearn_bench.runs.pairs import compare_pairs, pair_up
+    from unlearn_bench.runs.stored import read_sides
+
+    if as_json and markdown:
+        raise UsageError("--json and --markdown are two forms of one answer", next_step="give one")
+    pairs = compare_pairs(pair_up(read_sides(first), read_sides(second)), patterns)
+    screen = Console()
+    if as_json or markdown:
+        render = render_differences_json if as_json else render_differences_markdown
+        _print_plain(render(pairs), screen)
+    else:
+        screen.print(render_differences(pairs))
+    return 0 if all(pair.differences for pair in pairs) else EXIT_INCOMPLETE
+
+
+def run_gate(request: GateRequest, given: Mapping[str, Any], *, verbose: bool) -> int:
+    """Judge a candidate and say so everywhere that was asked for; return the exit code.
+
+    given: where data and the scorer lie, for a candidate that has to be evaluated. Raises
+    UnlearnBenchError for what stopped the gate, after the reports say so too.
+    """
+    silence_libraries(verbose=verbose)
+    from unlearn_bench.board.gate import Report
+    from unlearn_bench.board.inert import plain
+
+    reporter = Reporter()
+    try:
+        report = _judge(request, given, reporter)
+    except Exception as error:
+        known = error if isinstance(error, UnlearnBenchError) else _unexpected(error)
+        stopped = Report(
+            request.baseline, request.candidate, 0.0, known.exit_code, error=known.what
+        )
+        _write_reports(stopped, request)
+        known.what, known.where = plain(known.what), plain(known.where)
+        raise known from error
+    _write_reports(report, request)
+    _print_report(report, request, Console())
+    return report.code
+
+
+def _judge(request: GateRequest, given: Mapping[str, Any], reporter: Reporter) -> Report:
+    from unlearn_bench.board.gate import Report
+    from unlearn_bench.compare.gate import exit_code, judge
+    from unlearn_bench.compare.rules import load_rules
+    from unlearn_bench.runs.baseline import open_baseline
+    from unlearn_bench.runs.pairs import require_comparable
+
+    rules = load_rules(request.rules)
+    baseline = open_baseline(request.baseline)
+    notes = _allowed(request, baseline)
+    chosen = _choose(rules, baseline.side)
+    candidate = _candidate(request, baseline.side, given, reporter)
+    _refuse_limited(request, "the candidate", candidate)
+    if candidate.unscored:
+        scored: list[StoredCell] = []
+        notes.append(f"the candidate has no scores: {candidate.unscored}")
+    else:
+        scored = list(candidate.cells)
+        notes += require_comparable(baseline.side, candidate)
+    here, there = ([cell.rows for cell in cells] for cells in (scored, baseline.side.cells))
+    judgements = tuple(judge(chosen, there, here, rules.level))
+    return Report(
+        baseline=f"{request.baseline} ({_weights(baseline.side)})",
+        candidate=f"{request.candidate} ({_weights(candidate)})",
+        level=rules.level,
+        code=exit_code(judgements),
+        judgements=judgements,
+        notes=tuple(notes),
+    )
+
+
+def _unexpected(error: Exception) -> UnlearnBenchError:
+    """A fault of ours or of a library is infrastructure: Python's own exit code 1 would call it a
+    regression.
+    """
+    return UnlearnBenchError(f"the gate could not judge: {type(error).__name__}: {error}")
+
+
+def _choose(rules: Rules, baseline: Side) -> list[Chosen]:
+    from unlearn_bench.compare.gate import testable_metrics
+    from unlearn_bench.compare.rules import choose_metrics
+
+    measures = baseline.cells[0].measures
+    rows = [cell.rows for cell in baseline.cells]
+    return choose_metrics(rules, measures, testable_metrics(measures, rows))
+
+
+def _candidate(
+    request: GateRequest, baseline: Side, given: Mapping[str, Any], reporter: Reporter
+) -> Side:
+    """The stored candidate, or the model evaluated as the baseline was."""
+    from unlearn_bench.runs.stored import is_stored, read_side
+
+    if is_stored(request.candidate):
+        return read_side(request.candidate)
+    from unlearn_bench.runs.candidate import evaluate_candidate, plan_candidate
+    from unlearn_bench.runs.together import require_alone
+
+    require_alone("gate")
+    plan = plan_candidate(baseline, request.candidate, given, request.output, reporter)
+    return evaluate_candidate(plan, request.candidate, reporter)
+
+
+def _allowed(request: GateRequest, baseline: Baseline) -> list[str]:
+    """Refuse what needs a flag; return what the report has to say of the source's state."""
+    from unlearn_bench.runs.tree import source_tree
+
+    _refuse_limited(request, "the baseline", baseline.side)
+    now = source_tree()
+    notes = [f"source: commit {now.commit or 'unknown, no git tree'}"]
+    made = baseline.tree
+    if made is None:
+        notes.append("the baseline is a run, which does not record the state of the source")
+    for dirty, what in (
+        (now.dirty, "the source that runs here differs from its commit"),
+        (made is not None and made.dirty, "the baseline was written by changed source"),
+    ):
+        if dirty and not request.allow_dirty:
+            raise UsageError(what, next_step="commit or undo the changes, or add --allow-dirty")
+        notes += [what] if dirty else []
+    return notes
+
+
+def _refuse_limited(request: GateRequest, what: str, side: Side) -> None:
+    if side.limited and not request.allow_limited:
+        raise UsageError(
+            f"{what} is limited: its suite was narrowed ({side.cells[0].suite})",
+            next_step="evaluate the whole suite, or add --allow-limited",
+        )
+
+
+def _weights(side: Side) -> str:
+    found = {cell.weights or "no weights" for cell in side.cells}
+    return ", ".join(sorted(weights.removeprefix("sha256:")[:12] for weights in found))
+
+
+def _write_reports(report: Report, request: GateRequest) -> None:
+    """JUnit, the summary and GitHub's annotations, as asked for or as GitHub's variables say."""
+    from unlearn_bench.board.annotations import render_annotations
+    from unlearn_bench.board.gate import render_gate_markdown
+    from unlearn_bench.board.junit import render_junit
+    from unlearn_bench.runs.store import write_file
+
+    if request.junit is not None:
+        write_file(request.junit, render_junit(report).encode("utf-8", "backslashreplace"))
+    text = render_gate_markdown(report).encode("utf-8", "backslashreplace")
+    if request.summary is not None:
+        write_file(request.summary, text)
+    elif step := os.environ.get("GITHUB_STEP_SUMMARY"):
+        with Path(step).open("ab") as stream:  # other steps write there too
+            stream.write(text)
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        error = Console(stderr=True)
+        for line in render_annotations(report):
+            _print_plain(f"{line}\n", error)
+
+
+def _print_report(report: Report, request: GateRequest, screen: Console) -> None:
+    from unlearn_bench.board.gate import render_gate, render_gate_json
+
+    if request.as_json:
+        _print_plain(render_gate_json(report), screen)
+    else:
+        screen.print(render_gate(report))
+
+
+def _print_plain(text: str, screen: Console) -> None:
+    screen.print(text, end="", markup=False, highlight=False, soft_wrap=True)
+
+
+def run_gate_init(source: str, folder: Path, *, allow_limited: bool, allow_dirty: bool) -> int:
+    """Write a baseline file and rules to start from; return the exit code.
+
+    Rules that are already there are kept: they are somebody's decision. Raises UnlearnBenchError.
+    """
+    from unlearn_bench.board.starting_rules import render_rules
+    from unlearn_bench.compare.noise import suggest_margin
+    from unlearn_bench.compare.rules import DEFAULT_LEVEL
+    from unlearn_bench.runs.baseline import open_baseline, write_baseline
+    from unlearn_bench.runs.pairs import require_comparable
+    from unlearn_bench.runs.store import write_file
+    from unlearn_bench.runs.tree import source_tree
+
+    request = GateRequest(source, "", Path(), folder, allow_limited, allow_dirty)
+    baseline, screen = open_baseline(source), Console()
+    notes = _allowed(request, baseline)
+    side = baseline.side
+    require_comparable(side, replace(side, cells=side.cells[1:]))
+    seeds, noise = [cell.rows for cell in side.cells], _noise(side)
+    judged, left_out = _headlines(side, DEFAULT_LEVEL)
+    suggestions = [suggest_margin(measure, seeds, noise) for measure in judged]
+    write_baseline(folder / BASELINE, side, source_tree())
+    written = [folder / BASELINE]
+    if not (folder / RULES).exists():
+        write_file(folder / RULES, render_rules(suggestions, left_out).encode())
+        written.append(folder / RULES)
+    else:
+        notes.append(f"{RULES} is there already and was left as it is")
+    for line in (*(f"note: {note}" for note in notes), *(f"wrote {path}" for path in written)):
+        _print_plain(f"{line}\n", screen)
+    return 0
+
+
+def _noise(side: Side) -> list[Rows]:
+    """Rows of several seeds of one unchanged model: the baseline's own, else its run's noop."""
+    from unlearn_bench.compare.same_protocol import mismatches
+    from unlearn_bench.runs.plan import TARGET
+    from unlearn_bench.runs.stored import read_sides
+
+    if len(side.cells) > 1 or side.run is None:
+        return [cell.rows for cell in side.cells]
+    try:
+        cells = read_sides(f"{side.run}:{TARGET}")[TARGET].cells
+    except UsageError:  # no noop there, or several of one seed
+        return []
+    alike = [
+        cell for cell in cells if cell.scored and not mismatches(side.cells[0].facts, cell.facts)
+    ]
+    return [cell.rows for cell in alike]
+
+
+def _headlines(side: Side, level: float) -> tuple[list[Measure], list[tuple[str, str]]]:
+    """Headline metrics that a gate can judge, and the others with the reason."""
+    from unlearn_bench.compare.noise import can_fail
+    from unlearn_bench.compare.rules import Rule, Rules
+
+    shown = {measure.name for measure in side.cells[0].measures if measure.headline}
+    every = _choose(Rules(metrics={"*": Rule(margin=0.0)}), side)
+    headline = [one for one in every if one.measure.name in shown]
+    left_out = [(one.measure.name, one.unjudged) for one in headline if one.unjudged]
+    able = [one.measure for one in headline if not one.unjudged]
+    rows = [cell.rows for cell in side.cells]
+    judged = [measure for measure in able if can_fail(measure, rows, level / len(able))]
+    few = "too few independent items for any loss to fail"
+    left_out += [(measure.name, few) for measure in able if measure not in judged]
+    if not judged:
+        raise UsageError(
+            "the baseline has no headline metric that a gate can judge: "
+            + "; ".join(f"{name}: {reason}" for name, reason in left_out),
+            next_step="evaluate with a larger suite",
+        )
+    return judged, left_out

@@ -1,0 +1,46 @@
+"""Which version of this package's source is running: its commit, and whether it was changed since.
+
+Cells hash the code that their numbers pass through, but do not say whether it was committed.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass
+
+from unlearn_bench.data.files import tasks_folder
+from unlearn_bench.runs.provenance import PACKAGE
+
+SECONDS = 20.0  # what git may take
+
+
+@dataclass(frozen=True)
+class Tree:
+    """commit: "" where the package is installed and no git tree. dirty: changed since that."""
+
+    commit: str = ""
+    dirty: bool = False
+
+
+def source_tree() -> Tree:
+    """The state of the git tree that the running package lies in, if it does."""
+    if _git("ls-files", "--error-unmatch", "__init__.py") is None:  # a venv inside another's tree
+        return Tree()
+    commit = (_git("rev-parse", "HEAD") or "").strip()
+    changed = _git("status", "--porcelain", "--", ".", str(tasks_folder()))
+    return Tree(commit, dirty=changed is None or bool(changed.strip()))
+
+
+def _git(*arguments: str) -> str | None:
+    """What git says, None where it fails or is not there."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(PACKAGE), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout if done.returncode == 0 else None
