@@ -144,11 +144,16 @@ def evaluate(
         str | None,
         typer.Option(
             help="Who judges toxicity: auto, or a name from 'list scorers'. "
-            "Auto takes detoxify where its weights are found, else profanity_check."
+            "Auto takes detoxify where its weights are found, else profanity_check. Two with a "
+            "comma: the first one's values are the board's, and how far the two agree."
         ),
     ] = None,
     scorer_checkpoint: Annotated[
-        Path | None, typer.Option(help="A local checkpoint for the scorer.")
+        Path | None,
+        typer.Option(
+            help="A local checkpoint for the scorer: a file for detoxify, a folder for others. "
+            "Of two scorers the first that takes one has it."
+        ),
     ] = None,
     output: Annotated[
         Path | None, typer.Option(help="Folder of the run's records. Default: runs.")

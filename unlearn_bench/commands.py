@@ -254,6 +254,8 @@ def print_setting(plan: Plan, console: Console) -> None:
     say(f"model   {plan.model.label}", markup=False, highlight=False)
     say(f"suite   {plan.suite.name}: {', '.join(plan.protocols)}", markup=False, highlight=False)
     scorer = f"{plan.scorer['name']} {plan.scorer['version']}"
+    if plan.second is not None:
+        scorer += f" beside {plan.second.identity['name']} {plan.second.identity['version']}"
     say(
         f"engine  {plan.engine}, {plan.dtype}; scorer {scorer}; output {plan.output}",
         markup=False,

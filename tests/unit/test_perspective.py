@@ -17,7 +17,8 @@ from unlearn_bench.errors import ScorerError
 from unlearn_bench.runs.judge import FALLBACK_SCORERS
 from unlearn_bench.scorers.perspective import ATTRIBUTES, GIVE_UP, MAX_BYTES, load_perspective
 
-FAST = {"per_second": 1000.0, "pause": 0.001, "attempts": 3, "timeout": 0.3}
+FAST = {"per_second": 1000.0, "pause": 0.001, "attempts": 3, "timeout": 10.0}
+SHORT = 0.7  # seconds, where the server is silent
 
 
 class Service(ThreadingHTTPServer):
@@ -33,6 +34,7 @@ class Service(ThreadingHTTPServer):
         self.times: list[float] = []
         self.behaviour: dict[str, list[Any]] = {}
         self.retry_after = ""
+        self.over = threading.Event()
 
     @property
     def url(self) -> str:
@@ -55,7 +57,7 @@ class Handler(BaseHTTPRequestHandler):
         planned = self.server.behaviour.get(text, [])
         step = planned.pop(0) if planned else answer(text)
         if step == "silent":
-            time.sleep(0.6)
+            self.server.over.wait()
         elif isinstance(step, int):
             self.reply(step, '{"error": {"message": "no"}}')
         elif isinstance(step, tuple):
@@ -89,6 +91,7 @@ def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     yield server
+    server.over.set()
     server.shutdown()
     thread.join()
     server.server_close()
@@ -120,7 +123,7 @@ def test_what_is_sent(service: Service, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "trouble",
-    [[429], [500], [503, 429], ["silent"], ["{not json"], ['{"attributeScores": {}}'], ["[]"]],
+    [[429], [500], [503, 429], ["{not json"], ['{"attributeScores": {}}'], ["[]"]],
 )
 def test_trouble_that_passes_costs_nothing(
     service: Service, tmp_path: Path, trouble: list[Any]
@@ -132,7 +135,7 @@ def test_trouble_that_passes_costs_nothing(
 
 @pytest.mark.parametrize(
     "trouble",
-    [429, 500, "silent", "{not json", answer("abc", TOXICITY=1.5), answer("abc", TOXICITY="high")],
+    [429, 500, "{not json", answer("abc", TOXICITY=1.5), answer("abc", TOXICITY="high")],
 )
 def test_trouble_that_stays_is_missing_and_never_zero(
     service: Service, tmp_path: Path, trouble: Any
@@ -145,6 +148,15 @@ def test_trouble_that_stays_is_missing_and_never_zero(
     # Nothing of it was kept: the next run asks again and has it.
     assert load(service, tmp_path).score(["abc", "abcd"]).tolist() == pytest.approx([0.3, 0.4])
     assert service.texts.count("abcd") == 1
+
+
+def test_silence_ends_and_is_missing_and_never_zero(service: Service, tmp_path: Path) -> None:
+    service.behaviour = {"abc": ["silent"] * 3, "abcd": ["silent"]}
+    began = time.monotonic()
+    scores = load(service, tmp_path, timeout=SHORT).score(["abc", "abcd"])
+    assert np.isnan(scores[0])
+    assert scores[1] == pytest.approx(0.4)
+    assert 4 * SHORT <= time.monotonic() - began < FAST["timeout"]
 
 
 def test_a_text_that_is_refused_is_missing_and_not_asked_again(

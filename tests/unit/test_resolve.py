@@ -116,6 +116,27 @@ def test_auto_falls_back_to_the_embedded_scorer_and_names_it(
     assert any("detoxify could not be loaded" in note for note in plan.notes)
 
 
+def test_a_second_scorer_is_part_of_the_key_and_none_leaves_it_as_it_was(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`second_scorer` is no determinant of a run with one: such cells are not computed again."""
+    real = judge.load_function
+
+    def load(card: Card) -> Any:
+        if card.name == "detoxify":
+            return lambda **options: SimpleNamespace(version="1", weights_sha256="f")
+        return real(card)
+
+    monkeypatch.setattr(judge, "load_function", load)
+    one = resolved(tiny_folder, tasks=("toxigen",))
+    two = resolved(tiny_folder, tasks=("toxigen",), scorer="profanity_check,detoxify")
+    assert "second_scorer" not in one.cells[0].determinants
+    assert one.second is None
+    assert two.cells[0].determinants["second_scorer"]["name"] == "detoxify"
+    assert two.scorer == one.scorer
+    assert keys(two) != keys(one)
+
+
 @needs_real_data
 def test_attributes_are_columns_of_a_run_whose_scorer_tells_them(
     tiny_folder: Path, monkeypatch: pytest.MonkeyPatch

@@ -15,6 +15,7 @@ from unlearn_bench.board.summary import Cells, with_summary
 from unlearn_bench.board.table import MEAN, TUNING, Board, Column, Row, build_board
 from unlearn_bench.compare.against_exact import score_against_exact
 from unlearn_bench.compare.aggregate import RESAMPLES
+from unlearn_bench.compare.agreement import AGREEMENT, UNIT, verdict_metric
 from unlearn_bench.compare.columns import align
 from unlearn_bench.compare.intervals import interval
 from unlearn_bench.protocols.catalog import AgainstExact, Metric
@@ -58,6 +59,8 @@ def board_columns(plan: Plan) -> list[Column]:
             Column(task, name, metric.direction, metric.unit, name in protocol.headline)
             for name, metric in shown.items()
         ]
+        if plan.second is not None and verdict_metric(protocol):
+            columns.append(Column(task, AGREEMENT, "none", UNIT, headline=False))
     return columns
 
 
@@ -224,13 +227,19 @@ def _provenance(plan: Plan, result: CellResult, found: Mapping[str, Any]) -> dic
         ),
         "engine": plan.engine,
         "dtype": plan.dtype,
-        "scorer": plan.scorer["name"],
-        "scorer_version": plan.scorer["version"],
-        "scorer_sha256": plan.scorer["weights_sha256"],
+        "scorer": _of_scorers(plan, "name"),
+        "scorer_version": _of_scorers(plan, "version"),
+        "scorer_sha256": _of_scorers(plan, "weights_sha256"),
         "versions": ", ".join(
             f"{name} {version}" for name, version in cell.determinants.get("versions", {}).items()
         ),
     }
+
+
+def _of_scorers(plan: Plan, fact: str) -> str:
+    """The scorer's, and behind a comma the second one's."""
+    second = [plan.second.identity[fact]] if plan.second else []
+    return ", ".join([plan.scorer[fact], *second])
 
 
 def data_digest(plan: Plan) -> str:
@@ -253,6 +262,7 @@ def board_protocol(plan: Plan) -> dict[str, Any]:
         },
         "samples_per_prompt": first.get("suite", {}).get("samples_per_prompt"),
         "scorer": dict(plan.scorer),
+        **({"second_scorer": plan.second.identity} if plan.second else {}),
         "engine": plan.engine,
         "dtype": plan.dtype,
         "versions": first.get("versions", {}),

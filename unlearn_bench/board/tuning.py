@@ -56,6 +56,7 @@ def tuning_content(tuning: Tuning) -> dict[str, Any]:
         "engine": plan.engine,
         "dtype": plan.dtype,
         "scorer": dict(plan.scorer),
+        **({"second_scorer": plan.second.identity} if plan.second else {}),
         "versions": common.get("versions", {}) | {"optuna": installed_version("optuna")},
         "notes": [public_text(note) for note in plan.notes],
         "references": {reference.method: asdict(reference) for reference in references},

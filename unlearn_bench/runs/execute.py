@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from unlearn_bench.compare.aggregate import aggregate
+from unlearn_bench.compare.agreement import AGREEMENT, agreements
 from unlearn_bench.errors import (
     CancelledError,
     CorruptDataError,
@@ -31,6 +32,7 @@ from unlearn_bench.runs.progress import Reporter, Tick
 from unlearn_bench.schema import FAILED, EditReport, ItemScore, Sample, Score
 
 CHECKPOINT = "checkpoint"
+SECOND = "second_items.parquet"  # what the second scorer said of the same items
 CHILD_SECONDS = 5.0  # what a child process gets to end by itself
 
 
@@ -48,6 +50,9 @@ class Steps(Protocol):
 
     def score(self, samples: Sequence[Sample], tick: Tick) -> list[ItemScore]:
         """Judge the samples; NaN where the judge had no answer."""
+
+    def score_second(self, samples: Sequence[Sample], tick: Tick) -> list[ItemScore]:
+        """The judged values alone, by the plan's second scorer. Called where there is one."""
 
     def describe(self, checkpoint: Path) -> dict[str, Any]:
         """Identity of the checkpoint, the engine and the scorer, for the provenance file."""
@@ -236,7 +241,11 @@ class Session:
     def _judge(self, work: _Work, steps: Steps, samples: Sequence[Sample]) -> list[Score]:
         with self._step(work, "score") as tick:
             items = steps.score(samples, tick)
+            second = steps.score_second(samples, tick) if self.plan.second else None
         scores = aggregate(items, self.plan.protocols)
+        if second is not None:
+            scores += agreements(items, second, self.plan.protocols)
+            work.files[SECOND] = store.write_items(work.folder / SECOND, second)
         work.files["items.parquet"] = store.write_items(work.folder / "items.parquet", items)
         self._write(work, "scores.json", scores)
         return scores
@@ -250,8 +259,13 @@ class Session:
         return "; ".join(
             f"{score.task}.{score.metric}: {score.missing} of {score.n + score.missing} missing"
             for score in scores
-            if score.missing and self.plan.protocols[score.task].metrics[score.metric].judge
+            if score.missing and self._is_judged(score)
         )
+
+    def _is_judged(self, score: Score) -> bool:
+        """Whether a scorer's work is in it: the first one's, or both for their agreement."""
+        metrics = self.plan.protocols[score.task].metrics
+        return score.metric == AGREEMENT or metrics[score.metric].judge is not None
 
     def _write(self, work: _Work, name: str, value: Any) -> None:
         work.files[name] = store.write_json(work.folder / name, value)

@@ -1,4 +1,7 @@
-"""The run's scorer: the one asked for or the first that loads, and the identity rows carry."""
+"""The run's scorer: the one asked for or the first that loads, and the identity rows carry.
+
+Beside it there may be a second one, whose verdicts are compared with the first one's.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unlearn_bench.errors import UnlearnBenchError
+from unlearn_bench.errors import UnlearnBenchError, UsageError
 from unlearn_bench.protocols.catalog import Protocol
 from unlearn_bench.protocols.scoring import attributes_of
 from unlearn_bench.registry import Card, find_card, list_cards, load_function
+from unlearn_bench.schema import ItemScore
 
 FALLBACK_SCORERS = ("detoxify", "profanity_check")
 
@@ -24,12 +28,48 @@ class Judge:
     notes: tuple[str, ...] = ()
 
 
+def scorer_names(asked: str) -> tuple[str, ...]:
+    """`auto`, a scorer, or two with a comma between them. Raises UsageError for anything else."""
+    names = tuple(name.strip() for name in asked.split(","))
+    if len(names) > 2 or not all(names) or len(set(names)) < len(names):
+        raise UsageError(
+            f"--scorer {asked!r} is not one scorer, and not two different ones",
+            next_step="give it as --scorer detoxify, or --scorer detoxify,profanity_check",
+        )
+    return names
+
+
 def scorer_candidates(name: str) -> list[Card]:
     """Cards to try in turn: the one asked for, or for `auto` the real one and its fallback."""
     if name != "auto":
         return [find_card("scorer", name)]
     known = list_cards("scorer")
     return [known[name] for name in FALLBACK_SCORERS if name in known]
+
+
+def load_judges(
+    asked: Sequence[Sequence[Card]],
+    checkpoint: Path | None,
+    protocols: Mapping[str, Protocol],
+    offline: bool,
+) -> tuple[Judge, Judge | None]:
+    """The run's judge, and the second where two were asked for. asked: each one's candidates.
+
+    checkpoint: of the first of them that takes one. Raises UsageError when `auto` found the very
+    scorer that stands beside it.
+    """
+    own, *others = asked
+    judge = load_judge(own, checkpoint, protocols, offline)
+    if not others:
+        return judge, None
+    taken = any("checkpoint" in card.options for card in own)
+    second = load_judge(others[0], None if taken else checkpoint, protocols, offline)
+    if second.scorer is not None and second.identity == judge.identity:
+        raise UsageError(
+            f"both scorers are {judge.identity['name']}: agreement with itself says nothing",
+            next_step="name two different scorers; unlearn-bench list scorers",
+        )
+    return judge, second
 
 
 def load_judge(
@@ -58,6 +98,11 @@ def load_judge(
         return Judge(scorer, identity, tuple(reasons))
     reasons.append("no scorer: toxicity will be missing and the run incomplete")
     return Judge(None, _identity(cards[0].name if cards else "none"), tuple(reasons))
+
+
+def judged_items(protocols: Mapping[str, Protocol], items: Sequence[ItemScore]) -> list[ItemScore]:
+    """Those of metrics that a scorer judges."""
+    return [item for item in items if protocols[item.task].metrics[item.metric].judge]
 
 
 def _load_scorer(card: Card, checkpoint: Path | None, offline: bool) -> Any:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from unlearn_bench.config import OWN_SET, RunConfig, Suite, list_suites, load_suite
 from unlearn_bench.errors import DiskFullError, UnknownNameError, UsageError
 from unlearn_bench.registry import Card, list_cards
+from unlearn_bench.runs.judge import Judge
 from unlearn_bench.runs.store import canonical_json, inside, is_writable
 from unlearn_bench.schema import Origin
 
@@ -67,7 +68,8 @@ class Plan:
 
     model: the base, or with `own_target` the user's target itself. fur: our own forget, update and
     retain set, or the public one in its place. judge: the loaded scorer, None
-    when it could not load (its values will be missing). tuned: of the methods that run as they
+    when it could not load (its values will be missing). second: the scorer beside it, if two were
+    asked for. tuned: of the methods that run as they
     were tuned; tuning: how that was done. notes: what the reader should know.
     """
 
@@ -90,6 +92,7 @@ class Plan:
     output: Path
     leaderboards: Path
     keep_checkpoints: bool = False
+    second: Judge | None = None
     tuned: Mapping[str, Winner] = field(default_factory=dict)
     tuning: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = field(default=())

@@ -42,7 +42,7 @@ from unlearn_bench.protocols.scoring import attributes_of
 from unlearn_bench.protocols.task_files import check_task_file, definition_sha256, is_task_file
 from unlearn_bench.registry import Card
 from unlearn_bench.runs.held_out import check_held_out, prompts_of
-from unlearn_bench.runs.judge import load_judge, scorer_candidates
+from unlearn_bench.runs.judge import load_judges, scorer_candidates, scorer_names
 from unlearn_bench.runs.plan import (
     CHECKPOINT_BYTES,
     Plan,
@@ -102,7 +102,7 @@ def resolve_plan(config: RunConfig, reporter: Reporter, *, part: Part = "test") 
     sources = SourceOptions(data_folder=data_folder(config.data), offline=config.offline)
     _check_tasks(suite, sources, allow_code=config.allow_task_code)
     check_settings(config.set, cards)
-    scorer_cards = scorer_candidates(config.scorer)
+    scorer_cards = [scorer_candidates(name) for name in scorer_names(config.scorer)]
     engine = resolve_engine(config.engine)
     dtype = resolve_dtype(config.dtype, engine)
     for card in cards.values():
@@ -136,19 +136,23 @@ def resolve_plan(config: RunConfig, reporter: Reporter, *, part: Part = "test") 
     kept = config.keep_checkpoints or processes() > 1  # several edit all before any is evaluated
     check_disk(output, parameters * CHECKPOINT_BYTES, len(cards), keep=kept)
     with reporter.step("load the scorer"):
-        judge = load_judge(scorer_cards, config.scorer_checkpoint, protocols, config.offline)
+        judge, second = load_judges(
+            scorer_cards, config.scorer_checkpoint, protocols, config.offline
+        )
         known = attributes_of(judge.scorer)
         protocols = {name: protocol.judged_by(known) for name, protocol in protocols.items()}
     common = {
         "target": _target_facts(model, fur, anchors, own_target=own_target),
         "suite": _suite_facts(suite, protocols, origins),
         "scorer": judge.identity,
+        **({"second_scorer": second.identity} if second else {}),
         "engine": {"name": engine, "dtype": dtype},
         "versions": versions(engine),
         "evaluation_code_sha256": _evaluation_code(engine, protocols),
         **({"processes": processes()} if processes() > 1 else {}),
     }
     winners = tuned.winners(cards, options)
+    judge_notes = (*judge.notes, *(second.notes if second else ()))
     return Plan(
         model=model,
         own_target=own_target,
@@ -169,9 +173,10 @@ def resolve_plan(config: RunConfig, reporter: Reporter, *, part: Part = "test") 
         output=output,
         leaderboards=leaderboard_folder(config, model.name),
         keep_checkpoints=config.keep_checkpoints,
+        second=second,
         tuned=winners,
         tuning=tuned.facts(),
-        notes=(*notes, *data_notes, *left_out, *judge.notes, *tuned.notes(cards, options, winners)),
+        notes=(*notes, *data_notes, *left_out, *judge_notes, *tuned.notes(cards, options, winners)),
     )
 
 

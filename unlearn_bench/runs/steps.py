@@ -18,6 +18,7 @@ from unlearn_bench.models.load import load_model, save_model
 from unlearn_bench.protocols.catalog import Protocol
 from unlearn_bench.protocols.harness import asked_positions
 from unlearn_bench.protocols.scoring import score_samples
+from unlearn_bench.runs.judge import Judge, judged_items
 from unlearn_bench.runs.memory import return_memory, reuse_memory, trimmed
 from unlearn_bench.runs.plan import Cell, Plan, needs_exact
 from unlearn_bench.runs.progress import Tick
@@ -201,19 +202,31 @@ class ModelSteps:
         items: list[ItemScore] = []
         for done, protocol in enumerate(self.plan.protocols.values()):
             tick(protocol.name, done, len(self.plan.protocols))
-            items += self._judged(protocol, samples)
+            items += self._judged(protocol, samples, Judge(self.plan.judge, dict(self.plan.scorer)))
         return items
 
-    def _judged(self, protocol: Protocol, samples: Sequence[Sample]) -> list[ItemScore]:
+    def score_second(self, samples: Sequence[Sample], tick: Tick) -> list[ItemScore]:
+        """The judged values of every protocol that has any, by the second scorer."""
+        assert self.plan.second is not None
+        judged = [protocol for protocol in self.plan.protocols.values() if protocol.judged]
+        items: list[ItemScore] = []
+        for done, protocol in enumerate(judged):
+            tick(f"{protocol.name}, second scorer", done, len(judged))
+            items += self._judged(protocol, samples, self.plan.second)
+        return judged_items(self.plan.protocols, items)
+
+    def _judged(
+        self, protocol: Protocol, samples: Sequence[Sample], judge: Judge
+    ) -> list[ItemScore]:
         """Whatever a scorer raises makes its values missing: never zero, and never the whole cell,
         whose other numbers stand.
         """
-        if not protocol.judged or self.plan.judge is None:
+        if not protocol.judged or judge.scorer is None:
             return score_samples(protocol, samples, None)
         try:
-            return score_samples(protocol, samples, self.plan.judge)
+            return score_samples(protocol, samples, judge.scorer)
         except Exception as error:
-            name = self.plan.scorer["name"]
+            name = judge.identity["name"]
             self.say(f"{name} failed on {protocol.name}, its values are missing: {error}")
             return score_samples(protocol, samples, None)
 
@@ -233,6 +246,7 @@ class ModelSteps:
                 if task.OUTPUT_TYPE == "generate_until"
             },
             "scorer": dict(self.plan.scorer),
+            **({"second_scorer": self.plan.second.identity} if self.plan.second else {}),
             "data": [dataclasses.asdict(origin) for origin in self.plan.origins.values()],
             "machine": machine(),
         }

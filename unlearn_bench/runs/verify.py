@@ -14,12 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from unlearn_bench.compare.aggregate import aggregate
+from unlearn_bench.compare.agreement import agreements
 from unlearn_bench.data.options import SourceOptions
 from unlearn_bench.engine.replay import replay, same_question
 from unlearn_bench.errors import CorruptDataError, UnlearnBenchError
 from unlearn_bench.protocols.catalog import Protocol
 from unlearn_bench.protocols.harness import asked_positions
 from unlearn_bench.protocols.scoring import score_samples
+from unlearn_bench.runs.execute import SECOND
+from unlearn_bench.runs.judge import judged_items
 from unlearn_bench.runs.store import (
     RECORD,
     digest,
@@ -101,8 +104,15 @@ def _verify_cell(folder: Path, workshop: Workshop, finding: Finding) -> None:
         _verify_values(own, protocol, facts["suite"], workshop, finding)
     items = _judged_again(samples, protocols, facts["scorer"], workshop, finding)
     stored = [row for row in read_items(folder / "items.parquet") if row.task in protocols]
-    _compare_items(stored, items, finding)
-    _compare_scores(read_scores(folder / "scores.json"), aggregate(stored, protocols), finding)
+    _compare_items("items.parquet", stored, items, finding)
+    scores = aggregate(stored, protocols)
+    if identity := facts.get("second_scorer"):
+        second = [row for row in read_items(folder / SECOND) if row.task in protocols]
+        judged = {name: protocol for name, protocol in protocols.items() if protocol.judged}
+        items = judged_items(protocols, _judged_again(samples, judged, identity, workshop, finding))
+        _compare_items(SECOND, second, items, finding)
+        scores += agreements(stored, second, protocols)
+    _compare_scores(read_scores(folder / "scores.json"), scores, finding)
 
 
 def _read_plan(folder: Path) -> dict[str, Any]:
@@ -180,7 +190,7 @@ def _judged_again(
 
 
 def _compare_items(
-    stored: Sequence[ItemScore], anew: Sequence[ItemScore], finding: Finding
+    file: str, stored: Sequence[ItemScore], anew: Sequence[ItemScore], finding: Finding
 ) -> None:
     kept = {(row.task, row.metric, row.item_id): row for row in stored}
     wrong = []
@@ -192,7 +202,7 @@ def _compare_items(
                 f"{row.task}.{row.metric} of {row.item_id}: stored {there}, is {row.value}"
             )
     if wrong:
-        finding.wrong.append(f"items.parquet: {some(wrong)}")
+        finding.wrong.append(f"{file}: {some(wrong)}")
 
 
 def _compare_scores(stored: Sequence[Score], anew: Sequence[Score], finding: Finding) -> None:
