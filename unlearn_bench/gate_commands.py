@@ -74,23 +74,31 @@ def run_gate(request: GateRequest, given: Mapping[str, Any], *, verbose: bool) -
     UnlearnBenchError for what stopped the gate, after the reports say so too.
     """
     silence_libraries(verbose=verbose)
+    report, stopped = _judge_or_say_why(request, given, Reporter())
+    try:
+        _write_reports(report, request)
+    except OSError as error:
+        raise _unexpected(error) from error
+    if stopped is not None:
+        raise stopped
+    _print_report(report, request, Console())
+    return report.code
+
+
+def _judge_or_say_why(
+    request: GateRequest, given: Mapping[str, Any], reporter: Reporter
+) -> tuple[Report, UnlearnBenchError | None]:
+    """The report, and what stopped the gate if anything did, in words that are safe to print."""
     from unlearn_bench.board.gate import Report
     from unlearn_bench.board.inert import plain
 
-    reporter = Reporter()
     try:
-        report = _judge(request, given, reporter)
+        return _judge(request, given, reporter), None
     except Exception as error:
         known = error if isinstance(error, UnlearnBenchError) else _unexpected(error)
-        stopped = Report(
-            request.baseline, request.candidate, 0.0, known.exit_code, error=known.what
-        )
-        _write_reports(stopped, request)
         known.what, known.where = plain(known.what), plain(known.where)
-        raise known from error
-    _write_reports(report, request)
-    _print_report(report, request, Console())
-    return report.code
+        names = request.baseline, request.candidate
+        return Report(*names, 0.0, known.exit_code, error=known.what), known
 
 
 def _judge(request: GateRequest, given: Mapping[str, Any], reporter: Reporter) -> Report:

@@ -9,6 +9,7 @@ from typing import Any
 
 from tests.unit.run_doubles import QUIZ
 from unlearn_bench.compare.aggregate import aggregate
+from unlearn_bench.protocols.catalog import Protocol
 from unlearn_bench.runs import store
 from unlearn_bench.schema import SCORED, ItemScore
 
@@ -57,6 +58,7 @@ def write_cell(
     status: store.CellStatus = "success",
     reason: str = "",
     suite: str = "quick",
+    protocol: Protocol = QUIZ,
     decoding: Any = DECODING,
     **changes: Any,
 ) -> Path:
@@ -68,7 +70,7 @@ def write_cell(
     plan = {"key": key, "suite": suite, "determinants": determinants}
     files = {"plan.json": store.write_json(folder / "plan.json", plan)}
     if status in SCORED:
-        scores = aggregate(rows, {"quiz": QUIZ})
+        scores = aggregate(rows, {"quiz": protocol})
         found = {"decoding": decoding, "weights_fingerprint": f"sha256:{method}{seed}"}
         files["items.parquet"] = store.write_items(folder / "items.parquet", rows)
         files["scores.json"] = store.write_json(folder / "scores.json", scores)

@@ -20,7 +20,7 @@ from unlearn_bench.errors import CorruptDataError
 from unlearn_bench.runs import store
 from unlearn_bench.runs.baseline import read_baseline, write_baseline
 from unlearn_bench.runs.stored import read_side
-from unlearn_bench.runs.tree import Tree, source_tree
+from unlearn_bench.runs.tree import Tree
 
 VALUES = [1.0, 0.0, math.nan, *[1.0] * 20]
 
@@ -183,7 +183,3 @@ def test_the_comment_says_where_a_margin_comes_from(tmp_path: Path) -> None:
     assert margin is not None
     assert exact <= margin <= exact * 1.1
     assert yaml.safe_load(text)["level"] == 0.05
-
-
-def test_this_tree_is_a_commit() -> None:
-    assert len(source_tree().commit) in (0, 40)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.unit.run_doubles import QUIZ
 from tests.unit.stored_cells import items, write_cell
 from tests.unit.test_cli import invoke
 from tests.unit.test_paired import column, noise, rows
@@ -163,6 +164,42 @@ def test_alike_models_are_not_called_nearer_more_often_than_declared() -> None:
         one, other, exact = np.exp(noise(seed, 3, 12))
         alarms += nearness(column(one, other, exact), 1, 1, resamples=200).p <= 0.05
     assert alarms <= 35
+
+
+NEAR = QUIZ.model_copy(
+    update={
+        "metrics": {"acc": QUIZ.metrics["acc"].model_copy(update={"direction": "nearer_exact"})}
+    }
+)
+
+
+def near(run: Path, method: str, values: Any, **changes: Any) -> None:
+    write_cell(run, method, items("acc", values), protocol=NEAR, **changes)
+
+
+def test_the_exact_cell_beside_two_methods_is_what_they_are_read_by(tmp_path: Path) -> None:
+    near(tmp_path, "noop", [1.0] * 20)
+    near(tmp_path, "npo", [0.5] * 20)
+    words = (f"{tmp_path}:noop", f"{tmp_path}:npo")
+    assert compared(*words)["quiz.acc"]["verdict"] == "not judged"
+    near(tmp_path, "exact_unlearning", [0.1] * 20)
+    found = compared(*words)["quiz.acc"]
+    assert (found["verdict"], found["test"]) == ("better", "label swap, distance to exact")
+    itself = compared(f"{tmp_path}:noop", f"{tmp_path}:exact_unlearning")["quiz.acc"]
+    assert itself["verdict"] == "not judged"
+
+
+def test_an_exact_model_of_another_target_says_nothing(tmp_path: Path) -> None:
+    near(tmp_path, "noop", [1.0] * 20)
+    near(tmp_path, "npo", [0.5] * 20, target__fingerprint="sha256:other")
+    near(tmp_path, "exact_unlearning", [0.1] * 20)
+    found = compared(f"{tmp_path}:noop", f"{tmp_path}:npo")["quiz.acc"]
+    assert found["verdict"] == "not judged"
+    near(tmp_path / "b", "noop", [1.0] * 20)
+    near(tmp_path / "b", "npo", [0.5] * 20)
+    near(tmp_path / "b", "exact_unlearning", [0.1] * 20, target__fingerprint="sha256:other")
+    found = compared(f"{tmp_path / 'b'}:noop", f"{tmp_path / 'b'}:npo")["quiz.acc"]
+    assert found["verdict"] == "not judged"
 
 
 @pytest.mark.parametrize(

@@ -246,6 +246,15 @@ def test_a_fault_of_the_gate_itself_is_no_regression(
     assert "RuntimeError: out of luck" in result.output
 
 
+def test_a_summary_that_cannot_be_written_is_no_regression(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(gate.folder))
+    result = gate.run(gate.baseline)
+    assert result.exit_code == 3
+    assert "IsADirectoryError" in result.output
+
+
 @pytest.mark.parametrize("left_out", ["--baseline", "--candidate", "--rules"])
 def test_the_three_parts_are_asked_for(left_out: str) -> None:
     given = {"--baseline": "a", "--candidate": "b", "--rules": "c"}

@@ -79,6 +79,12 @@ def test_a_plan_that_is_not_the_keys_is_refused(run: Path) -> None:
         read_cell(folder)
 
 
+def test_a_cell_of_another_make_is_refused(tmp_path: Path) -> None:
+    folder = write_cell(tmp_path, "noop", ACC, suite__tasks=["quiz"])
+    with pytest.raises(CorruptDataError, match="not what a run writes"):
+        read_cell(folder)
+
+
 def test_an_unreadable_record_is_refused(run: Path) -> None:
     (next(run.glob("cells/*noop-s0")) / "record.json").write_text("[" * 100_000)
     with pytest.raises(CorruptDataError):

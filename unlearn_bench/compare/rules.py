@@ -17,6 +17,7 @@ from unlearn_bench.compare.measures import Measure
 from unlearn_bench.errors import UsageError
 
 DEFAULT_LEVEL = 0.05
+SHOWN = 3  # of the metrics that a rule names in vain
 JUDGED = ("higher", "lower")  # directions in which a model can be worse by itself
 Size = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
 
@@ -125,9 +126,10 @@ def choose_metrics(
                 next_step="correct the name; * stands for any letters",
             )
         if all(reasons[name] for name in named):
+            shown = "; ".join(f"{name}: {reasons[name]}" for name in named[:SHOWN])
+            more = f" and {len(named) - SHOWN} more" if len(named) > SHOWN else ""
             raise UsageError(
-                f"the rule {pattern!r} names nothing that can be judged: "
-                + "; ".join(f"{name}: {reasons[name]}" for name in named),
+                f"the rule {pattern!r} names nothing that can be judged: {shown}{more}",
                 next_step="remove the rule, or make a baseline with more items",
             )
         chosen |= dict.fromkeys(named, rule)

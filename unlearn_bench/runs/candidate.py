@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from unlearn_bench.compare.same_protocol import require_same_protocol
-from unlearn_bench.config import load_config
+from unlearn_bench.config import OWN_SET, load_config
 from unlearn_bench.errors import UnlearnBenchError
 from unlearn_bench.runs.execute import execute
 from unlearn_bench.runs.plan import TARGET, Plan, check_output
@@ -62,8 +62,9 @@ def suite_of(cell: StoredCell) -> dict[str, Any]:
     """
     facts = cell.facts["suite"]
     edit_set = cell.facts["target"]["edit_set"]["name"]
+    over = "" if edit_set == OWN_SET else f"-{edit_set}"  # which planning appends again
     return {
-        "name": cell.suite.removesuffix(f"-{edit_set}"),
+        "name": cell.suite.removesuffix(over),
         "tasks": list(facts["tasks"]),
         "limits": {name: task["limit"] for name, task in facts["tasks"].items()},
         "samples_per_prompt": facts["samples_per_prompt"],

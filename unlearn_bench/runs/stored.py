@@ -130,6 +130,15 @@ def read_exact(run: Path | None) -> tuple[StoredCell, ...]:
 
 def read_cell(folder: Path) -> StoredCell:
     """One cell, its files checked against the record. Raises CorruptDataError."""
+    try:
+        return _read_cell(folder)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise CorruptDataError(
+            f"its files are not what a run writes: {error!r}", where=str(folder)
+        ) from error
+
+
+def _read_cell(folder: Path) -> StoredCell:
     record = read_record(folder, _outline(folder)[2])
     assert record is not None  # its outline was just read
     plan = _read_json(folder, "plan.json") if "plan.json" in record.files else {}

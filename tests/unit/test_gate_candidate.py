@@ -1,0 +1,131 @@
+"""A gate that is given weights: evaluated exactly as the baseline was, through the main command."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.test_cli import invoke
+from unlearn_bench.runs import candidate, store
+from unlearn_bench.runs.tree import Tree
+
+SUITE = """
+name: small
+tasks: [fur, truthfulqa, toxigen]
+limits: {fur: 8, truthfulqa: 12, toxigen: 26}
+paraphrases: 1
+samples_per_prompt: 2
+"""
+RULES = """
+metrics:
+  truthfulqa_mini.mc*: {margin: 0.2}
+  toxigen_mini.mean_toxicity: {margin: 0.2, required: false}
+"""
+
+
+@pytest.fixture(scope="module")
+def baseline(tmp_path_factory: pytest.TempPathFactory, long_tiny_folder: Path) -> Path:
+    """A folder with a run of the tiny model, its baseline file and rules."""
+    folder = tmp_path_factory.mktemp("gate")
+    (folder / "small.yaml").write_text(SUITE)
+    result = invoke(
+        *("evaluate", "--target", str(long_tiny_folder), "--methods", "noop", "--seeds", "3,"),
+        *("--suite", str(folder / "small.yaml"), "--engine", "transformers", "--offline"),
+        *("--scorer", "profanity_check", "--output", str(folder / "run")),
+    )
+    assert result.exit_code == 0, result.output
+    result = invoke("gate", "init", str(folder / "run"), "-o", str(folder), "--allow-dirty")
+    assert result.exit_code == 0, result.output
+    (folder / "gate.yaml").write_text(RULES)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def clean_tree(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unlearn_bench.runs.tree.source_tree", lambda: Tree("abc"))
+
+
+def gate(baseline: Path, model: Path | str, output: Path, *more: str) -> Any:
+    return invoke(
+        "gate", "--baseline", str(baseline / "baseline.json"), "--candidate", str(model),
+        "--rules", str(baseline / "gate.yaml"), "--output", str(output), "--offline",
+        "--allow-dirty", *more,
+    )  # fmt: skip
+
+
+def test_the_same_weights_are_asked_the_same_and_pass(
+    baseline: Path, long_tiny_folder: Path, tmp_path: Path
+) -> None:
+    result = gate(baseline, long_tiny_folder, tmp_path / "out", "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    judged = {one["metric"]: one for one in found["metrics"]}
+    assert judged["truthfulqa_mini.mc1"]["outcome"] == "pass"
+    assert judged["truthfulqa_mini.mc1"]["n"] == 12
+    assert {one["loss"] for one in found["metrics"] if "loss" in one} == {0.0}
+    (folder,) = (tmp_path / "out" / "cells").iterdir()
+    plan = json.loads((folder / "plan.json").read_text())
+    before = json.loads(next((baseline / "run").glob("cells/*/plan.json")).read_text())
+    assert plan == before  # its key too: the very same cell
+    again = gate(baseline, long_tiny_folder, tmp_path / "out", "--json")
+    assert json.loads(again.stdout)["metrics"] == found["metrics"]
+    assert "already done" in again.stderr
+
+
+def test_other_weights_are_compared(
+    baseline: Path,
+    make_tiny_model: Callable[..., Any],
+    long_tiny_folder: Path,
+    tmp_path: Path,
+) -> None:
+    edited = Path(shutil.copytree(long_tiny_folder, tmp_path / "edited"))
+    make_tiny_model(seed=5, max_position_embeddings=8192).save_pretrained(edited)
+    result = gate(baseline, edited, tmp_path / "out", "--json")
+    assert result.exit_code in (0, 1), result.output
+    losses = [one["loss"] for one in json.loads(result.stdout)["metrics"] if "loss" in one]
+    assert any(losses)
+
+
+@pytest.mark.parametrize("how", ["pickled", "auto_map"])
+def test_an_artefact_that_would_run_code_is_4(
+    baseline: Path, long_tiny_folder: Path, tmp_path: Path, how: str
+) -> None:
+    unsafe = Path(shutil.copytree(long_tiny_folder, tmp_path / "unsafe"))
+    if how == "pickled":
+        (unsafe / "model.safetensors").rename(unsafe / "pytorch_model.bin")
+    else:
+        config = json.loads((unsafe / "config.json").read_text())
+        config["auto_map"] = {"AutoModelForCausalLM": "evil.Model"}
+        (unsafe / "config.json").write_text(json.dumps(config))
+    result = gate(baseline, unsafe, tmp_path / "out", "--junit", str(tmp_path / "junit.xml"))
+    assert result.exit_code == 4, result.output
+    assert 'errors="1"' in (tmp_path / "junit.xml").read_text()
+
+
+def test_an_installation_that_would_ask_otherwise_is_refused_before_it_asks(
+    baseline: Path, long_tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*args: Any) -> Any:
+        raise AssertionError("nothing is to be evaluated")
+
+    monkeypatch.setattr(candidate, "evaluate_candidate", never)
+    body = json.loads((baseline / "baseline.json").read_text())
+    del body["self_sha256"]
+    body["cells"][0]["facts"]["versions"]["lm-eval"] = "0.3"
+    body["self_sha256"] = store.digest(body)
+    (tmp_path / "baseline.json").write_text(json.dumps(body))
+    shutil.copy(baseline / "gate.yaml", tmp_path / "gate.yaml")
+    result = gate(tmp_path, long_tiny_folder, tmp_path / "out")
+    assert result.exit_code == 3
+    assert "versions.lm-eval is 0.3 in the baseline and" in result.output
+    assert "in this installation" in result.output
+
+
+def test_no_model_there_is_said(baseline: Path, tmp_path: Path) -> None:
+    assert gate(baseline, tmp_path / "nothing", tmp_path / "out").exit_code == 3
+    assert gate(baseline, "nothing", tmp_path / "out").exit_code == 2
