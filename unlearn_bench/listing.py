@@ -62,11 +62,17 @@ def _plugins(kind: str, files: tuple[Path, ...]) -> list[Entry]:
 
 
 def _purpose(facts: Mapping[str, Any]) -> str:
-    """What a method is for and what it reads, on one line; a set that may be empty in brackets."""
+    """What a method is for and what it reads, on one line; a set that may be empty in brackets.
+
+    Of a scorer, which says it in words, what it sees and what it needs.
+    """
+    if isinstance(facts.get("needs"), str):
+        parts = {"sees": facts.get("measures", ""), "needs": facts["needs"]}
+        return "; ".join(f"{word}: {said}" for word, said in parts.items() if said)
     optional = facts.get("optional", ())
     needs = [f"[{need}]" if need in optional else need for need in facts.get("needs", ())]
-    parts = {"for": facts.get("goals", ()), "needs": needs}
-    return "; ".join(f"{word}: {', '.join(names)}" for word, names in parts.items() if names)
+    sets = {"for": facts.get("goals", ()), "needs": needs}
+    return "; ".join(f"{word}: {', '.join(names)}" for word, names in sets.items() if names)
 
 
 def _tasks(files: tuple[Path, ...]) -> list[Entry]:

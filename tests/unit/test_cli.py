@@ -54,6 +54,16 @@ def test_listing_takes_less_than_a_second_and_imports_nothing_heavy(kind: str) -
     assert min(seconds) < 1.0
 
 
+def test_a_scorer_is_listed_with_what_it_sees_and_needs_in_words() -> None:
+    result = invoke("list", "scorers")
+    assert result.exit_code == 0
+    lines = [line.strip() for line in result.output.splitlines()]
+    assert (
+        "sees: explicit toxicity only (linear model over words); "
+        "needs: nothing: its weights are inside the package"
+    ) in lines
+
+
 def test_every_option_of_evaluate_is_there_with_help() -> None:
     result = invoke("evaluate", "--help")
     assert result.exit_code == 0
