@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from unlearn_bench.runs.stored import Side, StoredCell
 
 EXIT_INCOMPLETE = 3
+LOG_WIDTH = 180
 BASELINE, RULES = "baseline.json", "gate.yaml"
 
 
@@ -63,7 +64,7 @@ def run_compare(
         render = render_differences_json if as_json else render_differences_markdown
         _print_plain(render(pairs), screen)
     else:
-        screen.print(render_differences(pairs))
+        _screen().print(render_differences(pairs))
     return 0 if all(pair.differences for pair in pairs) else EXIT_INCOMPLETE
 
 
@@ -224,7 +225,15 @@ def _print_report(report: Report, request: GateRequest, screen: Console) -> None
     if request.as_json:
         _print_plain(render_gate_json(report), screen)
     else:
-        screen.print(render_gate(report))
+        _screen().print(render_gate(report))
+
+
+def _screen() -> Console:
+    """As wide as the terminal; in a log, which has no width, wide enough for a table."""
+    screen = Console()
+    if not screen.is_terminal and "COLUMNS" not in os.environ:
+        screen.width = LOG_WIDTH
+    return screen
 
 
 def _print_plain(text: str, screen: Console) -> None:
