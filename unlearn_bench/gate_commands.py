@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from unlearn_bench.runs.stored import Side, StoredCell
 
 EXIT_INCOMPLETE = 3
+LOG_WIDTH = 180
 BASELINE, RULES = "baseline.json", "gate.yaml"
 
 
@@ -58,12 +59,11 @@ def run_compare(
     if as_json and markdown:
         raise UsageError("--json and --markdown are two forms of one answer", next_step="give one")
     pairs = compare_pairs(pair_up(read_sides(first), read_sides(second)), patterns)
-    screen = Console()
     if as_json or markdown:
         render = render_differences_json if as_json else render_differences_markdown
-        _print_plain(render(pairs), screen)
+        _print_plain(render(pairs), Console())
     else:
-        screen.print(render_differences(pairs))
+        _screen().print(render_differences(pairs))
     return 0 if all(pair.differences for pair in pairs) else EXIT_INCOMPLETE
 
 
@@ -81,7 +81,7 @@ def run_gate(request: GateRequest, given: Mapping[str, Any], *, verbose: bool) -
         raise _unexpected(error) from error
     if stopped is not None:
         raise stopped
-    _print_report(report, request, Console())
+    _print_report(report, request)
     return report.code
 
 
@@ -218,13 +218,21 @@ def _write_reports(report: Report, request: GateRequest) -> None:
             _print_plain(f"{line}\n", error)
 
 
-def _print_report(report: Report, request: GateRequest, screen: Console) -> None:
+def _print_report(report: Report, request: GateRequest) -> None:
     from unlearn_bench.board.gate import render_gate, render_gate_json
 
     if request.as_json:
-        _print_plain(render_gate_json(report), screen)
+        _print_plain(render_gate_json(report), Console())
     else:
-        screen.print(render_gate(report))
+        _screen().print(render_gate(report))
+
+
+def _screen() -> Console:
+    """As wide as the terminal; in a log, which has no width, wide enough for a table."""
+    screen = Console()
+    if not screen.is_terminal and "COLUMNS" not in os.environ:
+        screen.width = LOG_WIDTH
+    return screen
 
 
 def _print_plain(text: str, screen: Console) -> None:
@@ -294,7 +302,7 @@ def _headlines(side: Side, level: float) -> tuple[list[Measure], list[tuple[str,
     able = [one.measure for one in headline if not one.unjudged]
     rows = [cell.rows for cell in side.cells]
     judged = [measure for measure in able if can_fail(measure, rows, level / len(able))]
-    few = "too few independent items for any loss to fail"
+    few = "too few independent items with a value for any loss to fail"
     left_out += [(measure.name, few) for measure in able if measure not in judged]
     if not judged:
         raise UsageError(

@@ -119,7 +119,7 @@ def test_init_refuses_what_is_limited_changed_failed_or_too_small(
     write_cell(tmp_path / "few", "noop", items("acc", [1, 0, 1, 1]))
     few = init(str(tmp_path / "few"), tmp_path / "gate")
     assert few.exit_code == 2
-    assert "too few independent items for any loss to fail" in few.output
+    assert "too few independent items with a value for any loss to fail" in few.output
     monkeypatch.setattr("unlearn_bench.runs.tree.source_tree", lambda: Tree("abc", dirty=True))
     write_cell(tmp_path / "run", "noop", items("acc", VALUES))
     assert init(str(tmp_path / "run"), tmp_path / "gate").exit_code == 2
@@ -131,6 +131,15 @@ def test_init_refuses_what_is_limited_changed_failed_or_too_small(
     )  # fmt: skip
     assert refused.exit_code == 2
     assert "the baseline was written by changed source" in refused.output
+
+
+def test_a_metric_without_values_gets_no_rule(tmp_path: Path) -> None:
+    dead = items("toxicity", [math.nan] * 23)
+    write_cell(tmp_path / "run", "noop", [*items("acc", VALUES), *dead], status="incomplete")
+    assert init(str(tmp_path / "run"), tmp_path / "gate").exit_code == 0
+    text = (tmp_path / "gate" / "gate.yaml").read_text()
+    assert list(yaml.safe_load(text)["metrics"]) == ["quiz.acc"]
+    assert '# not judged: "quiz.toxicity"' in text
 
 
 MEASURE = Measure("quiz", "acc", "mean", "higher", "share")

@@ -287,6 +287,18 @@ def test_several_seeds_keep_the_exact_test() -> None:
     assert found.p == pytest.approx(2**-4)
 
 
+def test_seeds_of_both_sides_count_together_and_none_may_be_missing(gate: Gate) -> None:
+    for name, values in (("base", BASE), ("like", BASE), ("lost", PLANTED)):
+        for seed in range(3):
+            turned = [*values[seed:], *values[:seed]] if name == "like" else values
+            write_cell(gate.folder / name, "noop", items("acc", turned), seed=seed)
+    base = str(gate.folder / "base")
+    assert gate.run(str(gate.folder / "like"), baseline=base).exit_code == 0
+    assert gate.run(str(gate.folder / "lost"), baseline=base).exit_code == 1
+    write_cell(gate.folder / "like", "noop", [], seed=3, status="failed")
+    assert gate.run(str(gate.folder / "like"), baseline=base).exit_code == 3
+
+
 def cell(values: Any) -> dict[str, list[ItemScore]]:
     return {
         f"quiz.m{number}": [ItemScore("quiz", f"m{number}", str(n), "", float(value), 1.0)

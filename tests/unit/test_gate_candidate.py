@@ -10,8 +10,11 @@ from typing import Any
 
 import pytest
 
+from tests.unit.stored_cells import items, write_cell
 from tests.unit.test_cli import invoke
 from unlearn_bench.runs import candidate, store
+from unlearn_bench.runs.progress import Reporter
+from unlearn_bench.runs.stored import read_cell, read_side
 from unlearn_bench.runs.tree import Tree
 
 SUITE = """
@@ -124,6 +127,49 @@ def test_an_installation_that_would_ask_otherwise_is_refused_before_it_asks(
     assert result.exit_code == 3
     assert "versions.lm-eval is 0.3 in the baseline and" in result.output
     assert "in this installation" in result.output
+
+
+@pytest.mark.parametrize(
+    ("suite", "edit_set", "name"),
+    [("quick", "fur", "quick"), ("quick-fur", "fur", "quick-fur"), ("mine-tofu", "tofu", "mine")],
+)
+def test_the_suite_is_the_baselines_under_its_tasks_real_names(
+    tmp_path: Path, suite: str, edit_set: str, name: str
+) -> None:
+    """A public set's name is appended again by the plan; a narrowed suite stays narrowed."""
+    changes = {"suite__part": "validation", "target__edit_set__name": edit_set}
+    cell = read_cell(write_cell(tmp_path, "noop", items("acc", [1, 0]), suite=suite, **changes))
+    assert candidate.suite_of(cell) == {
+        "name": name, "tasks": ["quiz"], "limits": {"quiz": 40}, "samples_per_prompt": 4,
+        "paraphrases": 1, "part": "validation",
+    }  # fmt: skip
+
+
+def test_folders_of_the_baselines_run_are_used_unless_others_are_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stopped(Exception):
+        pass
+
+    def record(settings: dict[str, Any]) -> Any:
+        seen.append(settings)
+        raise Stopped
+
+    seen: list[dict[str, Any]] = []
+    monkeypatch.setattr(candidate, "load_config", record)
+    write_cell(tmp_path / "run", "noop", items("acc", [1, 0]), seed=7)
+    (tmp_path / "run" / "run.json").write_text('{"data": "there", "limit": 3, "engine": "auto"}')
+    side = read_side(str(tmp_path / "run"))
+    for given in ({}, {"data": Path("here"), "offline": None}):
+        with pytest.raises(Stopped):
+            candidate.plan_candidate(side, "org/model", given, tmp_path / "out", Reporter())
+    assert [settings["data"] for settings in seen] == ["there", Path("here")]
+    (first, _) = seen
+    assert first.keys() == {
+        "data", "edit_set", "engine", "dtype", "scorer", "suite", "target", "methods", "output",
+        "seeds",
+    }  # fmt: skip
+    assert (first["engine"], first["seeds"], first["target"]) == ("fake", [7], "org/model")
 
 
 def test_no_model_there_is_said(baseline: Path, tmp_path: Path) -> None:

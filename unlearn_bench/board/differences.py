@@ -10,7 +10,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from unlearn_bench.board.inert import figure, inert, p_figure
+from unlearn_bench.board.inert import figure, inert, p_figure, span
 from unlearn_bench.board.markdown import escape, table_line
 from unlearn_bench.board.table import ARROWS
 from unlearn_bench.compare.differences import Difference
@@ -22,6 +22,8 @@ HEADS = (
     "metric", "first", "second", "second − first", "95 % interval", "p", "p (Holm)", "test", "n",
     "clusters", "missing", "verdict",
 )  # fmt: skip
+NARROW = ("metric", "first", "second", "second − first", "p, Holm", "test", "items", "verdict")
+LEFT = ("metric", "test", "verdict")
 STYLES = {"better": "green", "worse": "red", "not comparable": "yellow"}
 LEGEND = (
     "The verdict is on the second, at an adjusted p of 0.05. No difference seen is not the same as "
@@ -40,11 +42,15 @@ def _block(pair: Pair) -> list[Text | Table]:
     if pair.reason:
         return [*parts, Text(f"not comparable: {inert(pair.reason)}", style="red")]
     table = Table(show_lines=False)
-    for head in HEADS:
-        left = head in ("metric", "test", "verdict")
-        table.add_column(head, justify="left" if left else "right", overflow="fold")
+    for head in NARROW:
+        table.add_column(head, justify="left" if head in LEFT else "right", overflow="fold")
+    task = ""
     for one in pair.differences:
-        table.add_row(*map(Text, _cells(one)), style=STYLES.get(one.verdict, ""))
+        if one.measure.task != task:
+            task = one.measure.task
+            table.add_section()
+            table.add_row(Text(inert(task), style="bold"))
+        table.add_row(*map(Text, _narrow_cells(one)), style=STYLES.get(one.verdict, ""))
     return [*parts, table]
 
 
@@ -52,25 +58,47 @@ def _title(pair: Pair) -> str:
     return f"first: {inert(pair.first)}, second: {inert(pair.second)}"
 
 
-def _cells(one: Difference) -> list[str]:
-    name = f"{inert(one.measure.name)} {ARROWS[one.measure.direction]}".rstrip()
-    verdict = one.verdict + (f": {inert(one.reason)}" if one.reason else "")
+def _narrow_cells(one: Difference) -> list[str]:
+    """Without the task, and with what belongs together in one cell: a terminal is narrow."""
+    name = f"{inert(one.measure.metric)} {ARROWS[one.measure.direction]}".rstrip()
     found = one.found
     if found is None:
-        return [name, *["–"] * (len(HEADS) - 2), verdict]
+        return [name, *["–"] * (len(NARROW) - 2), _verdict(one)]
+    items = f"{found.n}" if found.clusters == found.n else f"{found.n} in {found.clusters}"
     return [
         name,
         figure(found.second),  # a comparison's own first is the newer model
         figure(found.first),
+        f"{figure(found.difference, signed=True)} [{span(found.low, found.high)}]",
+        f"{p_figure(found.p)}, {p_figure(one.p_adjusted)}",
+        found.test,
+        f"{items}, {found.missing} missing" if found.missing else items,
+        _verdict(one),
+    ]
+
+
+def _verdict(one: Difference) -> str:
+    return one.verdict + (f": {inert(one.reason)}" if one.reason else "")
+
+
+def _cells(one: Difference) -> list[str]:
+    name = f"{inert(one.measure.name)} {ARROWS[one.measure.direction]}".rstrip()
+    found = one.found
+    if found is None:
+        return [name, *["–"] * (len(HEADS) - 2), _verdict(one)]
+    return [
+        name,
+        figure(found.second),
+        figure(found.first),
         figure(found.difference, signed=True),
-        f"{figure(found.low, signed=True)} to {figure(found.high, signed=True)}",
+        span(found.low, found.high),
         p_figure(found.p),
         p_figure(one.p_adjusted),
         found.test,
         str(found.n),
         str(found.clusters),
         str(found.missing),
-        verdict,
+        _verdict(one),
     ]
 
 

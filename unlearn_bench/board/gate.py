@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +10,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from unlearn_bench.board.inert import figure, inert, p_figure
+from unlearn_bench.board.inert import figure, inert, p_figure, span
 from unlearn_bench.board.markdown import escape, table_line
 from unlearn_bench.board.table import ARROWS
 from unlearn_bench.compare.gate import Judgement
@@ -22,6 +21,8 @@ HEADS = (
     "metric", "baseline", "candidate", "loss", "95 % interval", "margin", "p", "p (Holm)", "n",
     "outcome",
 )  # fmt: skip
+NARROW = ("metric", "baseline", "candidate", "loss", "margin", "p, Holm", "n", "outcome")
+LEFT = ("metric", "outcome")
 STYLES = {"regression": "red", "incomplete": "yellow", "cannot tell": "magenta", "skipped": "dim"}
 VERDICTS = {0: "pass", 1: "regression", 2: "usage", 3: "incomplete", 4: "unsafe artefact"}
 
@@ -56,17 +57,10 @@ def sentence(one: Judgement) -> str:
             f"baseline {figure(one.loss.found.second)}, candidate {figure(one.loss.found.first)}"
         )
         parts.append(
-            f"loss {figure(one.loss.value, signed=True)} ({_ends(one)}), "
+            f"loss {figure(one.loss.value, signed=True)} ({span(one.loss.low, one.loss.high)}), "
             f"margin {figure(one.loss.margin)}, adjusted p {p_figure(one.p_adjusted)}"
         )
     return inert("; ".join(parts))
-
-
-def _ends(one: Judgement) -> str:
-    loss = one.loss
-    if loss is None or math.isnan(loss.low):
-        return "–"
-    return f"{figure(loss.low, signed=True)} to {figure(loss.high, signed=True)}"
 
 
 def _cells(one: Judgement) -> list[str]:
@@ -80,7 +74,7 @@ def _cells(one: Judgement) -> list[str]:
         figure(loss.found.second),
         figure(loss.found.first),
         figure(loss.value, signed=True),
-        _ends(one),
+        span(loss.low, loss.high),
         figure(loss.margin),
         p_figure(loss.p),
         p_figure(one.p_adjusted),
@@ -94,12 +88,18 @@ def render_gate(report: Report) -> Group:
     lines = [Text(f"gate: {report.verdict}", style="bold red" if report.code else "bold green")]
     lines += [Text(line) for line in _facts(report)]
     table = Table(show_lines=False)
-    for head in HEADS:
-        left = head in ("metric", "outcome")
-        table.add_column(head, justify="left" if left else "right", overflow="fold")
+    for head in NARROW:
+        table.add_column(head, justify="left" if head in LEFT else "right", overflow="fold")
     for one in report.judgements:
-        table.add_row(*map(Text, _cells(one)), style=STYLES.get(one.outcome, ""))
+        table.add_row(*map(Text, _narrow_cells(one)), style=STYLES.get(one.outcome, ""))
     return Group(*lines, table) if report.judgements else Group(*lines)
+
+
+def _narrow_cells(one: Judgement) -> list[str]:
+    """With what belongs together in one cell: a terminal is narrow."""
+    name, before, after, loss, interval, margin, p, adjusted, items, outcome = _cells(one)
+    joined = [f"{loss} [{interval}]", margin, f"{p}, {adjusted}"] if one.loss else ["–"] * 3
+    return [name, before, after, *joined, items, outcome]
 
 
 def _facts(report: Report) -> list[str]:

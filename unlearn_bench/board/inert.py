@@ -39,7 +39,14 @@ def figure(value: float, *, signed: bool = False) -> str:
         return "–"
     if math.isinf(value):
         return "diverged"
-    return f"{value:+.4g}" if signed else f"{value:.4g}"
+    return f"{value:+.3g}" if signed else f"{value:.4g}"
+
+
+def span(low: float, high: float) -> str:
+    """An interval's ends, a dash where they are not known."""
+    if math.isnan(low):
+        return "–"
+    return f"{figure(low, signed=True)} to {figure(high, signed=True)}"
 
 
 def p_figure(p: float) -> str:

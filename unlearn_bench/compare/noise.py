@@ -63,7 +63,10 @@ def _from_items(measure: Measure, column: Column) -> Suggestion:
 
 def can_fail(measure: Measure, seeds: Sequence[Rows], share: float) -> bool:
     """Whether the metric has enough independent items for a p of `share` or less."""
-    return bool(0.5 ** (int(_column(measure, seeds[:1]).clusters.max()) + 1) <= share)
+    column = _column(measure, seeds)
+    if not column.weights.size or not column.finite:
+        return False
+    return bool(0.5 ** (int(column.clusters.max()) + 1) <= share)
 
 
 def _column(measure: Measure, seeds: Sequence[Rows]) -> Column:

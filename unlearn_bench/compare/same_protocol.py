@@ -13,6 +13,7 @@ from typing import Any
 from unlearn_bench.errors import IncomparableError
 
 ABSENT = "absent"
+COUNTS = ("limit", "paraphrases")  # where nothing means all
 ASKING = "lm-eval"  # the library whose version decides what is asked; others only round otherwise
 
 
@@ -111,4 +112,4 @@ def _flat(value: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]
         elif inner is not None:
             yield f"{above}{name}", str(inner)
         else:
-            yield f"{above}{name}", "all" if name == "limit" else ABSENT
+            yield f"{above}{name}", "all" if name in COUNTS else ABSENT
