@@ -14,7 +14,7 @@ import yaml
 from tests.unit.stored_cells import items, write_cell
 from tests.unit.test_cli import invoke
 from unlearn_bench.compare.measures import Measure, by_metric
-from unlearn_bench.compare.noise import suggest_margin
+from unlearn_bench.compare.noise import can_fail, suggest_margin
 from unlearn_bench.compare.rules import load_rules
 from unlearn_bench.errors import CorruptDataError
 from unlearn_bench.runs import store
@@ -167,6 +167,15 @@ def test_a_margin_from_items_by_hand() -> None:
     error = float(values.std(ddof=1)) / math.sqrt(40)
     again = suggest_margin(MEASURE, seeds(values), [])
     assert again.margin == pytest.approx(math.sqrt(2) * error * (1.959964 + 0.841621))
+
+
+def test_what_can_fail_needs_items_with_values() -> None:
+    """2⁻⁴ is above 0.05 and 2⁻⁵ below it."""
+    for values, able in (
+        ([1.0] * 5, True), ([1.0] * 4, False), ([1.0] * 4 + [math.nan] * 9, False),
+        ([math.nan] * 9, False), ([math.inf] * 9, False),
+    ):  # fmt: skip
+        assert can_fail(MEASURE, seeds(values), 0.05) == able
 
 
 def test_seeds_that_do_not_differ_say_nothing_of_noise() -> None:
