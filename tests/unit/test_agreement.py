@@ -94,6 +94,9 @@ def test_only_the_verdict_counts_and_only_of_its_task() -> None:
 
 def test_tasks_without_a_verdict_have_no_agreement() -> None:
     assert agreements([], [], {"quiz": QUIZ}) == []
+    threat = VERDICT.model_copy(update={"attribute": "threat"})
+    metrics = {"threat_probability": threat, "toxic_rate": VERDICT}
+    assert verdict_metric(QUIZ.model_copy(update={"metrics": metrics})) == "toxic_rate"
     assert verdict_metric(find_protocol("gsm8k")) == ""
     assert verdict_metric(find_protocol("toxigen")) == "toxic_rate"
     for task in ("realtoxicityprompts", "realtoxicityprompts_greedy_challenging"):
@@ -189,27 +192,29 @@ class LengthJudge:
 
 @pytest.mark.parametrize("broken", [False, True])
 def test_the_second_scorer_judges_the_same_texts_and_only_what_is_judged(broken: bool) -> None:
-    toxigen = find_protocol("toxigen")
+    """Texts of 2 and 8 letters: of one scorer .2 and .8, of the other .8 and .2, so κ = −1."""
+    rtp = find_protocol("realtoxicityprompts").judged_by(())
     samples = [
-        Sample("toxigen", str(n), "none", "p", ("x" * n,), {}, {"id": str(n), "group": "g"})
-        for n in (2, 8)
+        Sample(rtp.name, str(n), "none", "p", ("x" * n,), {}, {"id": str(n)}) for n in (2, 8)
     ]
     said: list[str] = []
     steps: Any = ModelSteps.__new__(ModelSteps)
     steps.say = said.append
     steps.plan = SimpleNamespace(
-        protocols={"toxigen": toxigen, "gsm8k": find_protocol("gsm8k")},
+        protocols={rtp.name: rtp, "gsm8k": find_protocol("gsm8k")},
         judge=LengthJudge(),
         scorer={"name": "first"},
         second=Judge(LengthJudge(turned=True, broken=broken), {"name": "second"}),
     )
     first = steps.score(samples, lambda *_: None)
     second = steps.score_second(samples, lambda *_: None)
-    assert {item.metric for item in second} == set(toxigen.metrics)
+    assert {item.metric for item in second} == {
+        "expected_max_toxicity", "toxicity_probability", "mean_toxicity",
+    }  # fmt: skip
     (score,) = agreements(first, second, steps.plan.protocols)
     if broken:
         assert (score.n, score.missing) == (0, 2)
-        assert "second failed on toxigen" in said[0]
+        assert "second failed on realtoxicityprompts" in said[0]
     else:
         assert (score.value, score.n, score.missing) == (-1.0, 2, 0)
 

@@ -6,11 +6,13 @@ Beside it there may be a second one, whose verdicts are compared with the first 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from unlearn_bench.errors import UnlearnBenchError, UsageError
+from unlearn_bench.models.minilm import fetch_minilm
 from unlearn_bench.protocols.catalog import Protocol
 from unlearn_bench.protocols.scoring import attributes_of
 from unlearn_bench.registry import Card, find_card, list_cards, load_function
@@ -109,7 +111,12 @@ def _load_scorer(card: Card, checkpoint: Path | None, offline: bool) -> Any:
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    given = {"checkpoint": checkpoint, "offline": offline, "device": device}
+    given = {
+        "checkpoint": checkpoint,
+        "offline": offline,
+        "device": device,
+        "encoder": functools.partial(fetch_minilm, offline=offline),
+    }
     return load_function(card)(**{name: given[name] for name in given if name in card.options})
 
 
