@@ -62,5 +62,7 @@ def _hash(text: str) -> str:
 
 
 def _inert(value: Any) -> Any:
-    """What a template prints. Undefined raises here, as it should."""
+    """What a template prints. Undefined raises here; a dict's method is a name that it shadows."""
+    if callable(value):
+        raise TypeError(f"the template prints a function, {value.__name__}")
     return value if isinstance(value, Markup) else visible(str(value))

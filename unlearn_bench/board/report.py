@@ -276,7 +276,7 @@ def _data(found: Collection) -> list[dict[str, Any]]:
         rows.append(
             {
                 "task": task,
-                "items": facts.get("limit") or "all",
+                "limit": facts.get("limit") or "all",
                 "source": public_text(str(origin.get("source", "–"))),
                 "revision": public_text(str(facts.get("data_revision", "–"))),
                 "sha256": str(facts.get("data_sha256", "–")),
