@@ -22,12 +22,12 @@ def shown(value: float | int) -> str:
 
 
 def brief(value: float) -> str:
-    """Two digits that count, whatever the size."""
-    return f"{value:.2g}".replace("-", "−")
+    """Three digits that count, whatever the size."""
+    return f"{value:.3g}".replace("-", "−")
 
 
 def plain(value: Any) -> str:
-    """A JSON value in words: no brackets, names before what they name."""
+    """A JSON value in words: no brackets, names before what they name; quoted where blank."""
     if isinstance(value, Mapping):
         return "; ".join(f"{name} {_nested(item)}" for name, item in value.items())
     if isinstance(value, (list, tuple)):
@@ -36,7 +36,8 @@ def plain(value: Any) -> str:
         return {True: "yes", False: "no", None: "none"}[value]
     if isinstance(value, float) and math.isfinite(value):
         return f"{value:.6g}"
-    return str(value)
+    text = str(value)
+    return text if text and text.isprintable() and text == text.strip() else repr(text)
 
 
 def _nested(value: Any) -> str:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 INCH = 72.0  # points: one of them is one unit of the drawing, and one pixel of the page
 FONT = 12.0
+WIDE, NARROW = (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)  # ticks in a power of ten
 MARKS: dict[Role, tuple[str, str, float]] = {  # shape, colour, size
     "target": ("D", "target", 8.0),
     "exact": ("s", "exact", 8.0),
@@ -91,7 +92,7 @@ def draw_plane(name: str, title: str, x: Axis, y: Axis, points: Sequence[Point])
     def draw(figure: Figure) -> None:
         box = (left / size[0], bottom / size[1], inner[0] / size[0], inner[1] / size[1])
         axes = figure.add_axes(box)
-        _dress(axes, x, y)
+        _dress(axes, x, y, [point.x[0] for point in points])
         for point in points:
             _mark(axes, point)
         axes.margins(0.08, 0.1)
@@ -124,7 +125,8 @@ def front_of(points: Sequence[Point], x: Axis, y: Axis) -> list[Point]:
     return sorted(front, key=lambda point: (point.x[0], point.y[0]))
 
 
-def _dress(axes: Axes, x: Axis, y: Axis) -> None:
+def _dress(axes: Axes, x: Axis, y: Axis, values: Sequence[float]) -> None:
+    """Labels, grid and ticks. values: those on the x axis, which say how close its ticks are."""
     from matplotlib.ticker import LogLocator
 
     axes.set_xlabel(one_line(f"{x.label} {_wish(x, '→', '←')}".strip()))
@@ -134,7 +136,8 @@ def _dress(axes: Axes, x: Axis, y: Axis) -> None:
     axes.tick_params(length=0, labelsize=FONT - 1)
     if x.logarithmic:
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        narrow = bool(values) and max(values) < 10 * min(values)
+        axes.xaxis.set_major_locator(LogLocator(subs=NARROW if narrow else WIDE))
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.minorticks_off()
 

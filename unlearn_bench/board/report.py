@@ -94,7 +94,9 @@ def _summary(found: Collection) -> str:
         "method": sum(one.role == "method" for one in scored),
         "control": sum(one.role == "control" for one in scored),
     }
-    parts = [f"{n} {word}{'' if n == 1 else 's'}" for word, n in counts.items() if n]
+    parts = [
+        f"{n} {word}{'' if n == 1 else 's'}" for word, n in counts.items() if n or word == "method"
+    ]
     seeds = sorted({cell.seed for one in scored for cell in one.scored})
     parts.append(f"seed{'' if len(seeds) == 1 else 's'} {', '.join(map(str, seeds))}")
     if lost := sum(not cell.scored for one in found.entrants for cell in one.cells):
@@ -268,11 +270,10 @@ def _protocol(found: Collection, cells: Sequence[StoredCell]) -> list[tuple[str,
 
 def _data(found: Collection) -> list[dict[str, Any]]:
     first = next(one.first for one in found.entrants if one.scored)
-    origins = {one.get("dataset"): one for one in first.read("provenance.json").get("data", ())}
+    origins = {one.get("sha256"): one for one in first.read("provenance.json").get("data", ())}
     rows = []
     for task, facts in first.determinants["suite"]["tasks"].items():
-        protocol = found.protocols.get(task)
-        origin = origins.get(protocol.dataset if protocol else task, {})
+        origin = origins.get(facts.get("data_sha256"), {})
         rows.append(
             {
                 "task": task,

@@ -111,7 +111,8 @@ def render_samples(page: Page) -> Iterator[Text]:
             values = "  ".join(f"{name} {_value(value)}" for name, value in sample.values.items())
             yield from _block("values", values)
     yield Text()
-    yield Text(f"page {page.number} of {page.pages}, {page.total} samples", style="dim")
+    samples = f"{page.total} sample{'' if page.total == 1 else 's'}"
+    yield Text(f"page {page.number} of {page.pages}, {samples}", style="dim")
 
 
 def _block(title: str, text: str) -> Iterator[Text]:

@@ -179,7 +179,7 @@ def find_cell(cells: Sequence[StoredCell], name: str) -> StoredCell:
     ]
     if len(called) == 1:
         return called[0]
-    offered = called or cells
+    offered = sorted(called or cells, key=lambda cell: (cell.method, cell.seed))
     known = ", ".join(f"{cell.method}@{cell.seed} ({cell.record.key[:8]})" for cell in offered)
     raise UsageError(
         f"{len(called)} cells are called {name!r}; {'choose of' if called else 'known'}: {known}",
