@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from unlearn_bench import __version__
+from unlearn_bench.board.inert import visible
 from unlearn_bench.errors import UnlearnBenchError
 
 app = typer.Typer(
@@ -30,7 +31,7 @@ def _ends_cleanly(command: Callable[..., None]) -> Callable[..., None]:
         try:
             command(*args, **kwargs)
         except UnlearnBenchError as error:
-            typer.echo(f"error: {error}", err=True)
+            typer.echo(f"error: {visible(str(error))}", err=True)
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
             typer.echo("cancelled", err=True)

@@ -89,6 +89,13 @@ def test_a_cell_without_answers_says_why(run: Path) -> None:
     assert "\x1b" not in text
 
 
+def test_errors_are_inert_too(run: Path) -> None:
+    write_cell(run, "npo\x1b[2J")
+    code, text = said(str(run), "wga")
+    assert code == 2
+    assert "npo␛[2J@0" in text
+
+
 def test_json_is_strict_and_holds_the_text_as_it_was(run: Path) -> None:
     page = choose_page(run, "npo@0", task="fur_generate", limit=2)
     text = render_json(page)
