@@ -189,27 +189,51 @@ def test_seeds_are_one_row_with_its_own_interval(tmp_path: Path) -> None:
     assert 'class="ci"' in row
 
 
-def test_columns_that_only_the_runs_own_board_has_are_shown(tmp_path: Path) -> None:
-    small_run(tmp_path)
-    folder = next(tmp_path.glob("cells/*method_0*"))
+def own_board(run: Path, **row: object) -> Path:
+    """A board that the run wrote, with one row: of method_0."""
+    folder = next(run.glob("cells/*method_0*"))
     key = json.loads((folder / "plan.json").read_bytes())["key"]
+    same = {"method": "method_0", "seed": "0", "provenance": {"cell_key": key}, "scores": {}}
     board = {
-        "columns": [{"name": "overall", "task": "", "metric": "overall", "direction": "higher"}],
-        "rows": [
-            {
-                "provenance": {"cell_key": key},
-                "scores": {"overall": {"value": 0.1234, "low": None, "high": None}},
-            }
-        ],
+        "columns": [{"name": "fur.update_efficacy", "task": "fur", "metric": "update_efficacy"}],
+        "overall": {"formula": "harmonic mean of gain and keep"},
+        "rows": [same | row, same | {"provenance": {"cell_key": "of another run"}}],
     }
-    place = tmp_path / "leaderboards" / "tiny" / "quick.json"
+    place = run / "leaderboards" / "tiny" / "quick.json"
     place.parent.mkdir(parents=True)
     place.write_text(json.dumps(board))
+    return place
+
+
+def test_what_only_the_runs_own_board_has_is_shown(tmp_path: Path) -> None:
+    place = own_board(
+        small_run(tmp_path, 2),
+        overall={"value": 0.1234, "low": 0.1, "high": 0.2, "gain": 0.0678, "keep": None},
+        calibrated={"fur.update_efficacy": {"form": "reached", "value": 0.4321}},
+        trace={"safety": -0.5678},
+        tuning={"tuning_best": 0.8765, "tuning_trials": None},
+    )
     text = read(write_report([tmp_path]))
-    assert "<bdi>overall</bdi> ↑" in text
-    assert "0.123" in text
-    (place.parent / "other.json").write_text("[1]")  # of another command
-    assert "0.123" in read(write_report([tmp_path]))
+    heads = re.findall(r'<th scope="col" title="([^"]+)"', text)
+    assert heads[:3] == ["overall.overall, 0 to 1", "overall.gain, 0 to 1", "overall.keep, 0 to 1"]
+    row = re.sub(r"\s+", " ", text[text.index('href="#m2"') :].split("</tr>")[0])
+    assert '<span class="v">0.123</span><span class="ci">0.100 to 0.200</span>' in row
+    for shown in ("0.068", "reached 0.432", "−0.568", "0.876", "harmonic mean of gain and keep"):
+        assert shown in text
+    assert text.index('<a href="#m2">') < text.index('<a href="#m3">')
+    place.write_text("[1]")  # a file of the user's
+    assert "overall.gain" not in read(write_report([tmp_path]))
+
+
+def test_rows_are_sorted_by_the_overall_score(tmp_path: Path) -> None:
+    """method_1 has none and comes after method_0, whatever the order of the names."""
+    small_run(tmp_path)
+    write_cell(tmp_path, "a_method")
+    plain = read(write_report([tmp_path]))
+    assert plain.index("<bdi>a_method</bdi></a>") < plain.index("<bdi>method_0</bdi></a>")
+    own_board(tmp_path, overall={"value": 0.5})
+    text = read(write_report([tmp_path]))
+    assert text.index("<bdi>method_0</bdi></a>") < text.index("<bdi>a_method</bdi></a>")
 
 
 def test_cells_of_another_setting_are_counted_and_not_mixed(tmp_path: Path) -> None:

@@ -7,12 +7,12 @@ taken from its JSON.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
+from unlearn_bench.board.own_board import OVERALL, TRACE, OwnBoards, Told, read_boards
 from unlearn_bench.board.table import COSTS, MEAN, Board, Column, Role, Row, build_board
 from unlearn_bench.compare.against_exact import score_against_exact
 from unlearn_bench.compare.aggregate import RESAMPLES
@@ -62,13 +62,20 @@ class Collection:
     """All that a report reads: the entrants, their board, and the protocols of its tasks.
 
     protocols: of the tasks that are known here and are still what they were when the cells ran.
-    notes: what the reader should know of how it was put together.
+    own: what the runs' own boards say besides. notes: how it was put together.
     """
 
     entrants: tuple[Entrant, ...]
     board: Board
     protocols: Mapping[str, Protocol]
+    own: OwnBoards
     notes: tuple[str, ...]
+
+    def told(self, row: Row) -> Told:
+        """What the run's own board says of a row; nothing where it has no such row."""
+        if row.seed == MEAN:
+            return self.own.means.get(row.method, Told())
+        return self.own.rows.get(row.provenance["cell_key"], Told())
 
     def entrant(self, role: Role) -> Entrant | None:
         """The first of a role that has scores."""
@@ -81,20 +88,22 @@ def collect(cells: Sequence[StoredCell], runs: Sequence[Path], model: str) -> Co
     facts = next(cell.determinants for cell in cells if cell.scored)
     protocols, notes = known_protocols(facts)
     columns = _columns(facts, protocols, cells)
-    more, extra = _board_columns(runs, {cell.record.key for cell in cells})
+    own = read_boards(runs, {cell.record.key for cell in cells})
     exact = next((one for one in entrants if one.role == "exact" and one.scored), None)
     rows = [
-        _row(entrant, cell, _all_scores(cell, exact, protocols, more, notes))
+        _row(entrant, cell, _all_scores(cell, exact, protocols, own, notes))
         for entrant in entrants
         for cell in entrant.cells
     ]
     names = {column.name for column in columns}
-    columns += [column for column in extra if column.name not in names]
+    more = [column for name, column in own.columns.items() if name not in names]
+    columns = [column for column in more if column.task == OVERALL] + columns
+    columns += [column for column in more if column.task != OVERALL]
     board = build_board(model, cells[0].suite, columns, rows, {})
     board = replace(
-        board, rows=tuple(_with_intervals(row, entrants, protocols) for row in board.rows)
+        board, rows=tuple(_with_intervals(row, entrants, protocols, own) for row in board.rows)
     )
-    return Collection(tuple(entrants), board, protocols, tuple(dict.fromkeys(notes)))
+    return Collection(tuple(entrants), board, protocols, own, tuple(dict.fromkeys(notes)))
 
 
 def name_entrants(cells: Sequence[StoredCell]) -> list[Entrant]:
@@ -163,7 +172,7 @@ def _all_scores(
     cell: StoredCell,
     exact: Entrant | None,
     protocols: Mapping[str, Protocol],
-    more: Mapping[str, Mapping[str, Score]],
+    told: OwnBoards,
     notes: list[str],
 ) -> dict[str, Score]:
     """The cell's own scores, those against the exact model, and those of the run's board."""
@@ -177,7 +186,7 @@ def _all_scores(
         except IncomparableError as error:
             notes.append(f"{cell.method} cannot be set against the exact model: {error.what}")
     own = {f"{score.task}.{score.metric}": score for score in (*cell.scores, *beside)}
-    return {**more.get(cell.record.key, {}), **own}
+    return {**told.rows.get(cell.record.key, Told()).scores, **own}
 
 
 def _row(entrant: Entrant, cell: StoredCell, scores: Mapping[str, Score]) -> Row:
@@ -197,9 +206,11 @@ def _row(entrant: Entrant, cell: StoredCell, scores: Mapping[str, Score]) -> Row
 
 
 def _with_intervals(
-    row: Row, entrants: Sequence[Entrant], protocols: Mapping[str, Protocol]
+    row: Row, entrants: Sequence[Entrant], protocols: Mapping[str, Protocol], own: OwnBoards
 ) -> Row:
-    """A row of means with intervals: items and seeds drawn again together."""
+    """A row of means with intervals: items and seeds drawn again together; the run's own board has
+    what cannot be made of the seeds' values.
+    """
     if row.seed != MEAN or not row.scores:
         return row
     entrant = next(one for one in entrants if one.name == row.method)
@@ -212,62 +223,9 @@ def _with_intervals(
                 ends = interval(column, RESAMPLES)
                 score = scores[f"{task}.{name}"]
                 scores[f"{task}.{name}"] = replace(score, low=ends.low, high=ends.high)
-    return replace(row, scores=scores)
+    made = own.means.get(row.method, Told()).scores
+    return replace(row, scores={**scores, **{n: s for n, s in made.items() if _is_summary(s)}})
 
 
-def _board_columns(
-    runs: Sequence[Path], keys: set[str]
-) -> tuple[dict[str, dict[str, Score]], list[Column]]:
-    """Scores by cell key, and columns, of the boards that these runs wrote."""
-    scores: dict[str, dict[str, Score]] = {}
-    columns: dict[str, Column] = {}
-    for file in sorted(path for run in runs for path in run.glob("leaderboards/*/*.json")):
-        try:
-            content = json.loads(file.read_bytes())
-            shown = {column["name"]: _column(column) for column in content["columns"]}
-            rows = [
-                (str(row["provenance"]["cell_key"]), row["scores"])
-                for row in content["rows"]
-                if row.get("provenance", {}).get("cell_key") in keys
-            ]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            continue  # another command's table, or a file of the user's: the cells say it all
-        for key, found in rows:
-            columns |= {column.name: column for column in shown.values()}
-            scores.setdefault(key, {}).update(
-                {
-                    shown[name].name: _score(shown[name], score)
-                    for name, score in found.items()
-                    if name in shown
-                }
-            )
-    return scores, list(columns.values())
-
-
-def _column(found: Mapping[str, Any]) -> Column:
-    return Column(
-        task=str(found.get("task", "")),
-        metric=str(found.get("metric", found["name"])),
-        direction=found.get("direction", "none"),
-        unit=str(found.get("unit", "")),
-        headline=bool(found.get("headline", True)),
-    )
-
-
-def _score(column: Column, found: Mapping[str, Any]) -> Score:
-    figures = ("value", "stderr", "low", "high")
-    numbers = {name: _number(found.get(name)) for name in figures}
-    return Score(
-        task=column.task,
-        metric=column.metric,
-        n=int(found.get("n") or 0),
-        missing=int(found.get("missing") or 0),
-        direction=column.direction,
-        unit=column.unit,
-        **cast(Any, numbers),
-    )
-
-
-def _number(value: Any) -> float:
-    """What the JSON says: null is missing, a word is infinite."""
-    return float("nan") if value is None else float(value)
+def _is_summary(score: Score) -> bool:
+    return score.task in (OVERALL, TRACE)

@@ -11,6 +11,7 @@ from unlearn_bench.board.collect import Collection, Entrant
 from unlearn_bench.board.excerpts import list_excerpts, list_facts
 from unlearn_bench.board.heat import CELL, HeatMap, map_changes
 from unlearn_bench.board.numbers import brief, plain, shown
+from unlearn_bench.board.own_board import Told
 from unlearn_bench.board.table import public_text
 
 ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
@@ -42,7 +43,7 @@ def method_section(
         "about": entrant.card.summary if entrant.card else "",
         "paper": paper,
         "link": f"https://arxiv.org/abs/{arxiv[1]}" if arxiv else "",
-        "costs": _costs(entrant, account),
+        "costs": _costs(entrant, account) + _tuning(found, entrant),
         "options": _pairs(account.get("options", {})),
         "details": _pairs(account.get("details", {})),
         "heat": heat_view(map_changes(account.get("changes", ()), model.layers, model.norms)),
@@ -76,6 +77,12 @@ def _costs(entrant: Entrant, account: Mapping[str, Any]) -> list[tuple[str, str]
         ("weights changed", f"{account['parameters_touched']:,}"),
         ("‖ΔW‖ over all", shown(float(account["delta_norm"]))),
     ]
+
+
+def _tuning(found: Collection, entrant: Entrant) -> list[tuple[str, str]]:
+    """Objectives on validation items, of a method that ran as it was tuned."""
+    told = found.own.rows.get(entrant.first.record.key, Told()).tuning
+    return [(name.replace("_", " "), f"{value:.3g}") for name, value in told.items()]
 
 
 def _pairs(values: Mapping[str, Any]) -> list[tuple[str, str]]:

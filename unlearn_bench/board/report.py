@@ -14,6 +14,7 @@ from unlearn_bench.board.excerpts import RULE
 from unlearn_bench.board.heat import count_layers, weight_norms
 from unlearn_bench.board.method_section import Model, method_section
 from unlearn_bench.board.numbers import plain, shown
+from unlearn_bench.board.own_board import OVERALL, Calibrated
 from unlearn_bench.board.page import drawing, render_page
 from unlearn_bench.board.planes import Figure, draw_bars, draw_planes
 from unlearn_bench.board.standing import Standing, stand
@@ -55,6 +56,7 @@ def report_content(
         "model": name,
         "suite": all_of.board.suite,
         "summary": _summary(all_of),
+        "formula": all_of.own.formula,
         "tasks": _spans(columns),
         "columns": [_head(column) for column in columns],
         "groups": _groups(rows, columns, standing, anchors),
@@ -133,7 +135,7 @@ def _groups(
     """Rows with scores by role. Sorting stays within a role, so the references stay on top."""
     groups = []
     for role in ROLE_ORDER:
-        own = [row for row in rows if row.role == role and row.scores]
+        own = sorted((row for row in rows if row.role == role and row.scores), key=_standing)
         lines = []
         for row in own:
             cells = [
@@ -155,9 +157,17 @@ def _groups(
     return groups
 
 
-def score_cell(score: Score | None, rank: Rank | None = None) -> dict[str, Any]:
+def _standing(row: Row) -> float:
+    """By the overall score where the run's board has one, else as they stand."""
+    score = row.scores.get(f"{OVERALL}.{OVERALL}")
+    return math.inf if score is None or math.isnan(score.value) else -score.value
+
+
+def score_cell(
+    score: Score | None, rank: Rank | None = None, calibrated: Calibrated | None = None
+) -> dict[str, Any]:
     """What a table shows of one score. key: what it is sorted by; text is empty where missing."""
-    empty = {"text": "", "key": "", "ends": "", "rank": "", "tied": False, "missing": 0}
+    empty = {"text": "", "key": "", "ends": "", "rank": "", "tied": False, "missing": 0, "on": ""}
     if score is None or math.isnan(score.value):
         return empty
     known = math.isfinite(score.low) and math.isfinite(score.high)
@@ -168,6 +178,7 @@ def score_cell(score: Score | None, rank: Rank | None = None) -> dict[str, Any]:
         "rank": _span(rank) if rank else "",
         "tied": rank is not None and rank.tie == 1,
         "missing": score.missing,
+        "on": f"{calibrated.form} {shown(calibrated.value)}" if calibrated else "",
     }
 
 
@@ -199,7 +210,14 @@ def _every_metric(found: Collection, standing: Standing) -> list[dict[str, Any]]
         lines = []
         for column in own:
             ranks = standing.ranks.get(column.name, {})
-            cells = [score_cell(r.scores.get(column.name), ranks.get(r.method)) for r in rows]
+            cells = [
+                score_cell(
+                    row.scores.get(column.name),
+                    ranks.get(row.method),
+                    found.told(row).calibrated.get(column.name),
+                )
+                for row in rows
+            ]
             lines.append(_head(column) | {"cells": cells})
         protocol = found.protocols.get(task)
         tables.append(
@@ -257,6 +275,7 @@ def _protocol(found: Collection, cells: Sequence[StoredCell]) -> list[tuple[str,
         **{name: facts[name] for name in ("target", "scorer") if name in facts},
         "engine": ran.get("engine") or facts.get("engine", {}),
         "decoding": ran.get("decoding", {}),
+        "overall score": found.own.formula,
         "versions": facts.get("versions", {}),
         "evaluation code": facts.get("evaluation_code_sha256", ""),
         "machine": ran.get("machine", {}),
