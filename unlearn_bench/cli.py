@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from unlearn_bench import __version__
-from unlearn_bench.board.inert import visible
+from unlearn_bench.board.visible import visible
 from unlearn_bench.errors import UnlearnBenchError
 
 app = typer.Typer(

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.stored_cells import setting, write_cell
+from tests.unit.report_cells import setting, write_cell
 from unlearn_bench.board.report import write_report
 from unlearn_bench.errors import UnlearnBenchError, UsageError
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from tests.unit.stored_cells import FACTS, PARTS, write_cell
+from tests.unit.report_cells import FACTS, PARTS, write_cell
 from unlearn_bench.board.samples import choose_page, render_json, render_samples
 from unlearn_bench.cli import app
 from unlearn_bench.errors import UnknownNameError, UsageError

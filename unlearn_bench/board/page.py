@@ -16,7 +16,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from unlearn_bench.board.inert import cut, visible
+from unlearn_bench.board.visible import cut, visible
 
 TEMPLATES = Path(__file__).parent / "templates"
 SHORT = 280  # characters of an answer that stand open; the rest is in a fold

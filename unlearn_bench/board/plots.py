@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from unlearn_bench.board.inert import one_line
 from unlearn_bench.board.labels import place_labels
 from unlearn_bench.board.svg import COLOURS, fit_for_page
 from unlearn_bench.board.table import ARROWS, Column, Role
+from unlearn_bench.board.visible import one_line
 from unlearn_bench.schema import Direction
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from typing import Any
 
 from rich.text import Text
 
-from unlearn_bench.board.inert import one_line, visible
 from unlearn_bench.board.numbers import shown
+from unlearn_bench.board.visible import one_line, visible
 from unlearn_bench.errors import UnknownNameError, UsageError
 from unlearn_bench.runs.finished import StoredCell, find_cell, read_cells
 from unlearn_bench.runs.store import to_json

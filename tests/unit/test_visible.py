@@ -6,7 +6,7 @@ import unicodedata
 
 import pytest
 
-from unlearn_bench.board.inert import STEERING, cut, one_line, visible
+from unlearn_bench.board.visible import STEERING, cut, one_line, visible
 
 
 @pytest.mark.parametrize(
