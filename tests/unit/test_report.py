@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.report_cells import setting, write_cell
+from tests.unit.report_cells import TENSORS, setting, write_cell
 from unlearn_bench.board.report import write_report
 from unlearn_bench.errors import UnlearnBenchError, UsageError
 
@@ -189,16 +189,21 @@ def test_seeds_are_one_row_with_its_own_interval(tmp_path: Path) -> None:
     assert 'class="ci"' in row
 
 
-def own_board(run: Path, **row: object) -> Path:
-    """A board that the run wrote, with one row: of method_0."""
-    folder = next(run.glob("cells/*method_0*"))
-    key = json.loads((folder / "plan.json").read_bytes())["key"]
-    same = {"method": "method_0", "seed": "0", "provenance": {"cell_key": key}, "scores": {}}
+def own_board(run: Path, **rows: dict[str, object]) -> Path:
+    """A board that the run wrote, with what it says of methods, and a row of another run's cell."""
     board = {
         "columns": [{"name": "fur.update_efficacy", "task": "fur", "metric": "update_efficacy"}],
         "overall": {"formula": "harmonic mean of gain and keep"},
-        "rows": [same | row, same | {"provenance": {"cell_key": "of another run"}}],
+        "rows": [
+            {"method": "npo", "provenance": {"cell_key": "x"}, "scores": {}, "trace": {"alien": 1}}
+        ],
     }
+    for method, row in rows.items():
+        plan = next(run.glob(f"cells/*{method}*")) / "plan.json"
+        key = json.loads(plan.read_bytes())["key"]
+        board["rows"].append(
+            {"method": method, "seed": "0", "provenance": {"cell_key": key}, "scores": {}, **row}
+        )
     place = run / "leaderboards" / "tiny" / "quick.json"
     place.parent.mkdir(parents=True)
     place.write_text(json.dumps(board))
@@ -206,13 +211,13 @@ def own_board(run: Path, **row: object) -> Path:
 
 
 def test_what_only_the_runs_own_board_has_is_shown(tmp_path: Path) -> None:
-    place = own_board(
-        small_run(tmp_path, 2),
-        overall={"value": 0.1234, "low": 0.1, "high": 0.2, "gain": 0.0678, "keep": None},
-        calibrated={"fur.update_efficacy": {"form": "reached", "value": 0.4321}},
-        trace={"safety": -0.5678},
-        tuning={"tuning_best": 0.8765, "tuning_trials": None},
-    )
+    told = {
+        "overall": {"value": 0.1234, "low": 0.1, "high": 0.2, "gain": 0.0678, "keep": None},
+        "calibrated": {"fur.update_efficacy": {"form": "reached", "value": 0.4321}},
+        "trace": {"safety": -0.5678},
+        "tuning": {"tuning_best": 0.8765, "tuning_trials": None},
+    }
+    place = own_board(small_run(tmp_path, 2), method_0=told)
     text = read(write_report([tmp_path]))
     heads = re.findall(r'<th scope="col" title="([^"]+)"', text)
     assert heads[:3] == ["overall.overall, 0 to 1", "overall.gain, 0 to 1", "overall.keep, 0 to 1"]
@@ -220,20 +225,48 @@ def test_what_only_the_runs_own_board_has_is_shown(tmp_path: Path) -> None:
     assert '<span class="v">0.123</span><span class="ci">0.100 to 0.200</span>' in row
     for shown in ("0.068", "reached 0.432", "−0.568", "0.876", "harmonic mean of gain and keep"):
         assert shown in text
-    assert text.index('<a href="#m2">') < text.index('<a href="#m3">')
+    assert "alien" not in text
     place.write_text("[1]")  # a file of the user's
     assert "overall.gain" not in read(write_report([tmp_path]))
 
 
 def test_rows_are_sorted_by_the_overall_score(tmp_path: Path) -> None:
-    """method_1 has none and comes after method_0, whatever the order of the names."""
+    """The highest first; method_0 has none and is last."""
+
+    def order() -> list[str]:
+        text = read(write_report([tmp_path]))
+        return re.findall(r'<a href="#m\d"><bdi>(method_\d)<', text)
+
+    small_run(tmp_path, 3)
+    assert order() == ["method_0", "method_1", "method_2"]
+    low, high = ({"overall": {"value": value}} for value in (0.2, 0.5))
+    own_board(tmp_path, method_1=low, method_2=high)
+    assert order() == ["method_2", "method_1", "method_0"]
+
+
+def test_changes_are_relative_where_the_targets_weights_were_kept(tmp_path: Path) -> None:
+    """Layer 0's ‖ΔW‖ is 0.1 and its weights' norm 2: a twentieth."""
+    import torch
+    from safetensors.torch import save_file
+
     small_run(tmp_path)
-    write_cell(tmp_path, "a_method")
-    plain = read(write_report([tmp_path]))
-    assert plain.index("<bdi>a_method</bdi></a>") < plain.index("<bdi>method_0</bdi></a>")
-    own_board(tmp_path, overall={"value": 0.5})
+    assert "root mean square change" in read(write_report([tmp_path]))
+    checkpoint = next(tmp_path.glob("cells/*noop*")) / "checkpoint"
+    checkpoint.mkdir()
+    names = [f"model.layers.{n}.{kind}.weight" for n in range(3) for kind in TENSORS]
+    save_file({name: torch.ones(4) for name in names}, checkpoint / "model.safetensors")
     text = read(write_report([tmp_path]))
-    assert text.index("<bdi>method_0</bdi></a>") < text.index("<bdi>a_method</bdi></a>")
+    assert "‖ΔW‖ / ‖W‖ by layer" in text
+    assert "root mean square change" not in text
+    assert "<td>0.15</td>" in text  # the largest: layer 2's 0.3 over 2
+
+
+def test_without_target_and_exact_model_the_page_does_without(tmp_path: Path) -> None:
+    write_cell(tmp_path, "npo")
+    text = read(write_report([tmp_path]))
+    assert "Differences to the target" not in text
+    assert "<bdi>npo</bdi>" in text
+    Page(text)
 
 
 def test_cells_of_another_setting_are_counted_and_not_mixed(tmp_path: Path) -> None:

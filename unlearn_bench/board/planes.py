@@ -25,7 +25,7 @@ KEPT = {
     ),
     "detoxify": FLUENCY,
 }
-SPREAD = 8.0  # between the smallest and the largest value, above which an axis is logarithmic
+SPREAD = 3.0  # between the smallest and largest perplexity, above which its axis is logarithmic
 LEFT_OUT = "Not drawn, because a value is missing or not finite: "
 FREE = "The target is not drawn: it was not edited."
 
