@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from unlearn_bench.board.labels import place_labels
+from unlearn_bench.board.labels import LETTER, place_labels
 from unlearn_bench.board.svg import COLOURS, fit_for_page
 from unlearn_bench.board.table import ARROWS, Column, Role
 from unlearn_bench.board.visible import one_line
@@ -215,7 +215,8 @@ def draw_differences(
     """One panel per column, one line per row. bars: by column, then by row; None is missing."""
     across = math.ceil(len(columns) / math.ceil(len(columns) / 4))
     down = math.ceil(len(columns) / across)
-    left, panel, line, head, foot = 185.0, 245.0, 16.0, 36.0, 30.0
+    panel, line, head, foot = 245.0, 16.0, 36.0, 30.0
+    left = 16 + LETTER * FONT * max(map(len, rows))
     high = line * len(rows) + head + foot
     size = (left + panel * across, high * down)
 
