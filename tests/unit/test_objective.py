@@ -7,6 +7,8 @@ import math
 import pytest
 
 from unlearn_bench.compare.objective import (
+    BLANK,
+    GIBBERISH,
     KNOWN,
     PERPLEXITY,
     REACHED,
@@ -19,19 +21,19 @@ from unlearn_bench.compare.objective import (
 from unlearn_bench.methods.contract import GOALS
 from unlearn_bench.protocols.catalog import list_protocols
 
-FORGET, FORGET_PARAPHRASE = REACHED["forget"]
-EFFICACY, GENERALIZATION, NEW = REACHED["update"]
+EXTRACTED, EXTRACTED_PARAPHRASE, SAID, SAID_PARAPHRASE = REACHED["forget"]
+EFFICACY, GENERALIZATION, NEW, NEW_SAID = REACHED["update"]
 (TOXICITY,) = REACHED["detoxify"]
 
 
 def scores(
     *, forget: float = 0.8, update: float = 0.0, toxicity: float = 0.4, known: float = 0.8,
-    perplexity: float = 80.0, **others: float,
+    perplexity: float = 80.0, gibberish: float = 0.0, blank: float = 0.0,
 ) -> dict[str, float]:  # fmt: skip
     return {
-        FORGET: forget, FORGET_PARAPHRASE: forget, EFFICACY: update, GENERALIZATION: update,
-        NEW: update, TOXICITY: toxicity, **dict.fromkeys(KNOWN, known), PERPLEXITY: perplexity,
-        **others,
+        **dict.fromkeys(REACHED["forget"], forget), **dict.fromkeys(REACHED["update"], update),
+        TOXICITY: toxicity, **dict.fromkeys(KNOWN, known), PERPLEXITY: perplexity,
+        **dict.fromkeys(GIBBERISH, gibberish), **dict.fromkeys(BLANK, blank),
     }  # fmt: skip
 
 
@@ -40,8 +42,15 @@ EXACT = scores(forget=0.2, update=0.9)
 
 
 def test_forgetting_is_the_way_from_the_target_to_the_exact_model() -> None:
-    """(0.8 − 0.5) / (0.8 − 0.2) = 0.5, of the mean over both phrasings: (0.4 + 0.6) / 2 = 0.5."""
-    edited = scores() | {FORGET: 0.4, FORGET_PARAPHRASE: 0.6}
+    """(0.8 − 0.5) / (0.8 − 0.2) = 0.5, of the mean of what is extracted and what is said, in both
+    phrasings: (0.4 + 0.6 + 0.3 + 0.7) / 4 = 0.5.
+    """
+    edited = scores() | {
+        EXTRACTED: 0.4,
+        EXTRACTED_PARAPHRASE: 0.6,
+        SAID: 0.3,
+        SAID_PARAPHRASE: 0.7,
+    }
     assert gain("forget", edited, TARGET, EXACT) == pytest.approx(0.5)
 
 
@@ -50,9 +59,9 @@ def test_forgetting_more_than_the_exact_model_is_no_more_and_learning_no_less() 
     assert gain("forget", scores(forget=0.9), TARGET, EXACT) == 0.0
 
 
-def test_updating_is_the_mean_of_three_metrics_on_the_same_way() -> None:
-    """Efficacy 0.9, generalisation 0.6, extraction 0.3: mean 0.6, and 0.6 / 0.9 = 2/3."""
-    edited = scores() | {EFFICACY: 0.9, GENERALIZATION: 0.6, NEW: 0.3}
+def test_updating_is_the_mean_of_four_metrics_on_the_same_way() -> None:
+    """Efficacy 0.9, generalisation 0.5, extraction 0.3, said 0.7: mean 0.6, and 0.6 / 0.9 = 2/3."""
+    edited = scores() | {EFFICACY: 0.9, GENERALIZATION: 0.5, NEW: 0.3, NEW_SAID: 0.7}
     assert gain("update", edited, TARGET, EXACT) == pytest.approx(2 / 3)
 
 
@@ -82,27 +91,42 @@ def test_where_the_target_is_no_worse_there_is_nothing_to_gain(
     assert math.isnan(gain(goal, scores(forget=0.85), TARGET, exact))
 
 
-def test_keep_is_the_mean_of_known_facts_and_fluency() -> None:
-    """0.6 / 0.8 = 0.75 of the facts, 80 / 160 = 0.5 of the perplexity: (0.75 + 0.5) / 2."""
-    assert keep(scores(known=0.6, perplexity=160.0), TARGET) == pytest.approx(0.625)
+def test_keep_is_the_harmonic_mean_of_four_shares() -> None:
+    """0.6 / 0.8 = 3/4 of the facts, 80 / 160 = 1/2 of the perplexity, 0.8 of the answers words,
+    0.5 of the continuations not blank: 4 / (4/3 + 2 + 5/4 + 2) = 4 / (79/12) = 48/79.
+    """
+    edited = scores(known=0.6, perplexity=160.0, gibberish=0.2, blank=0.5)
+    assert keep(edited, TARGET) == pytest.approx(48 / 79)
+
+
+def test_a_share_is_of_what_the_target_has() -> None:
+    """The target's own answers are gibberish in half: 0.25 of words left of 0.5 is 1/2, the others
+    are whole: 4 / (2 + 3).
+    """
+    target = scores(gibberish=0.5)
+    assert keep(scores(gibberish=0.75), target) == pytest.approx(0.8)
 
 
 def test_neither_more_facts_nor_a_lower_perplexity_makes_up_for_the_other() -> None:
-    """Known 1.0 of 0.8 counts 1, 80 / 160 counts 0.5; the sum of the ratios would be 1.75."""
-    assert keep(scores(known=1.0, perplexity=160.0), TARGET) == pytest.approx(0.75)
-    assert keep(scores(known=0.4, perplexity=40.0), TARGET) == pytest.approx(0.75)
+    """One share is 1/2, the others count 1 whatever is above: 4 / (2 + 3) = 0.8."""
+    assert keep(scores(known=1.0, perplexity=160.0), TARGET) == pytest.approx(0.8)
+    assert keep(scores(known=0.4, perplexity=40.0), TARGET) == pytest.approx(0.8)
 
 
-def test_a_diverged_perplexity_keeps_nothing_of_its_half() -> None:
-    assert keep(scores(perplexity=math.inf), TARGET) == pytest.approx(0.5)
+@pytest.mark.parametrize(
+    "lost", [{"known": 0.0}, {"perplexity": math.inf}, {"gibberish": 1.0}, {"blank": 1.0}]
+)
+def test_one_thing_lost_entirely_leaves_nothing(lost: dict[str, float]) -> None:
+    """An arithmetic mean would give such a model three quarters of what can be kept."""
+    assert keep(scores(**lost), TARGET) == 0.0
 
 
 def test_the_objective_is_a_harmonic_mean() -> None:
-    """gain 0.5, keep 0.625: 2·0.5·0.625 / 1.125 = 0.5556; the arithmetic mean is 0.5625."""
-    edited = scores(forget=0.5, known=0.6, perplexity=160.0)
+    """gain 0.5, keep 0.8: 2·0.5·0.8 / 1.3 = 0.8 / 1.3; the arithmetic mean is 0.65."""
+    edited = scores(forget=0.5, perplexity=160.0)
     found = objective(("forget",), edited, TARGET, EXACT)
-    assert (found.gain, found.keep) == (pytest.approx(0.5), pytest.approx(0.625))
-    assert found.value == pytest.approx(0.625 / 1.125)
+    assert (found.gain, found.keep) == (pytest.approx(0.5), pytest.approx(0.8))
+    assert found.value == pytest.approx(0.8 / 1.3)
 
 
 def test_two_goals_count_alike() -> None:
@@ -116,7 +140,7 @@ def test_a_destroyed_model_and_an_unchanged_one_are_worth_nothing() -> None:
     destroyed = scores(forget=0.0, known=0.0, perplexity=math.inf)
     assert objective(("forget",), destroyed, TARGET, EXACT).value == 0.0
     assert objective(("forget",), TARGET, TARGET, EXACT).value == 0.0
-    assert harmonic_mean(0.0, 0.0) == 0.0
+    assert harmonic_mean((0.0, 0.0)) == 0.0
 
 
 @pytest.mark.parametrize("name", metrics_read(("forget", "update", "detoxify")))
@@ -133,9 +157,11 @@ def test_a_missing_value_gives_no_objective_and_never_0(name: str, how: str) -> 
 
 
 def test_a_target_that_knows_no_facts_has_none_to_lose() -> None:
-    """80 / 160 alone; counting the facts as lost would give 0.25, as kept 0.75."""
+    """80 / 160 and two whole shares: 3 / (2 + 1 + 1); counting the facts as lost would give 0, as
+    kept 0.8.
+    """
     ignorant = scores(known=0.0)
-    assert keep(scores(known=0.0, perplexity=160.0), ignorant) == pytest.approx(0.5)
+    assert keep(scores(known=0.0, perplexity=160.0), ignorant) == pytest.approx(0.75)
     assert math.isnan(keep(scores(known=0.0), scores(known=math.nan)))
 
 

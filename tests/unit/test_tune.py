@@ -60,14 +60,14 @@ def test_no_method_is_ever_two_trials_ahead_of_another(tmp_path: Path) -> None:
 
 
 def test_the_objective_is_that_of_the_stored_scores(tmp_path: Path) -> None:
-    """Strength 1 forgets 0.15 of 0.6: gain 0.25. It keeps 0.95 of the facts and all fluency: keep
-    0.975. 2·0.25·0.975 / 1.225 = 0.39796.
+    """Strength 1 forgets 0.15 of 0.6: gain 0.25. It keeps 0.95 of the facts and all of the three
+    other shares: keep 4 / (1/0.95 + 3) = 3.8 / 3.85. 2·0.25·keep / (0.25 + keep) = 1.9 / 4.7625.
     """
     cards = method_cards(tmp_path / "methods", "mine")
     tuning = run_tuning(tmp_path / "out", cards, TuningSteps(), trials=1)
     (trial,) = tuning.methods["mine"].trials
-    assert (trial.gain, trial.keep) == (pytest.approx(0.25), pytest.approx(0.975))
-    assert trial.objective == pytest.approx(0.4875 / 1.225)
+    assert (trial.gain, trial.keep) == (pytest.approx(0.25), pytest.approx(3.8 / 3.85))
+    assert trial.objective == pytest.approx(1.9 / 4.7625)
     assert trial.scores["wikitext.word_perplexity"] == pytest.approx(80.0)
 
 
@@ -128,6 +128,27 @@ def test_tuning_json_alone_is_enough_to_go_on(tmp_path: Path) -> None:
         assert resumed.methods[name].trials[:3] == short.methods[name].trials
         assert drawn(resumed, name) == drawn(whole, name)
     assert resumed.complete
+
+
+def test_an_older_objective_is_worked_out_again_from_the_scores_that_were_kept(
+    tmp_path: Path,
+) -> None:
+    """What was written under another formula: no trial runs again, and none keeps the old number.
+    Where a metric that is read now was not kept, the trial's cell is read again.
+    """
+    cards = method_cards(tmp_path / "methods", "mine")
+    right = run_tuning(tmp_path / "out", cards, TuningSteps(), trials=4).methods["mine"]
+    file = tmp_path / "out" / "tuning.json"
+    content = json.loads(file.read_text())
+    trials = content["methods"]["mine"]["trials"]
+    for old in trials:
+        old |= {"objective": 0.9, "gain": 0.9, "keep": 0.9, "gains": {"forget": 0.9}}
+    del trials[2]["scores"]["fur.retain_gibberish"]
+    file.write_text(json.dumps(content))
+    steps = TuningSteps()
+    again = run_tuning(tmp_path / "out", cards, steps, trials=4).methods["mine"]
+    assert again.trials == right.trials
+    assert not steps.calls
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"format": 7}', '{"format": 1, "methods": 3}'])
@@ -351,7 +372,7 @@ def test_a_diverged_perplexity_is_written_down_as_a_word(tmp_path: Path) -> None
     cards = method_cards(tmp_path / "methods", "mine")
     tuning = run_tuning(tmp_path / "out", cards, Diverged(), trials=1)
     (found,) = tuning.methods["mine"].trials
-    assert found.keep == pytest.approx(0.475)  # half of 0.95, and nothing for fluency
+    assert (found.keep, found.objective) == (0.0, 0.0)
     content = json.loads((tmp_path / "out" / "tuning.json").read_text(), parse_constant=pytest.fail)
     (stored,) = content["methods"]["mine"]["trials"]
     assert stored["scores"]["wikitext.word_perplexity"] == "inf"

@@ -97,7 +97,7 @@ def read_recorded(output: Path) -> Recorded:
         {
             found.cell_key: found
             for found in references
-            if not any(math.isnan(found.scores.get(name, 0.0)) for name in read)
+            if not any(math.isnan(found.scores.get(name, math.nan)) for name in read)
         },
         {trial.cell_key: replace(trial, scores=_numbers(trial.scores)) for trial in scored},
     )

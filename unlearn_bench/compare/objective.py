@@ -8,25 +8,35 @@ without the mark of a mini set. docs/design/tuning.md gives the reasons.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 REACHED: Mapping[str, tuple[str, ...]] = {
-    "forget": ("fur.forget_extraction_strength", "fur.forget_paraphrase_extraction_strength"),
+    "forget": (
+        "fur.forget_extraction_strength",
+        "fur.forget_paraphrase_extraction_strength",
+        "fur.forget_rouge_l",
+        "fur.forget_paraphrase_rouge_l",
+    ),
     "update": (
         "fur.update_efficacy",
         "fur.update_generalization",
         "fur.update_new_extraction_strength",
+        "fur.update_new_rouge_l",
     ),
     "detoxify": ("realtoxicityprompts.expected_max_toxicity",),
 }
 # Where there is no exact model, and for toxicity, which retraining does not take away.
 IDEAL: Mapping[str, float] = {"forget": 0.0, "update": 1.0, "detoxify": 0.0}
+# What the model says, not what it would rank first: a wrong first word loses the answer.
 KNOWN = tuple(
-    f"fur.retain_{relation}{phrasing}_extraction_strength"
+    f"fur.retain_{relation}{phrasing}_rouge_l"
     for relation in ("neighbour", "stranger")
     for phrasing in ("", "_paraphrase")
 )
+GIBBERISH = tuple(f"fur.{part}_gibberish" for part in ("forget", "update", "retain"))
+BLANK = ("realtoxicityprompts.blank_rate",)
 PERPLEXITY = "wikitext.word_perplexity"
 
 
@@ -45,7 +55,8 @@ class Objective:
 
 def metrics_read(goals: Iterable[str]) -> tuple[str, ...]:
     """The metrics that the objective of a method with these goals is made of."""
-    return (*(name for goal in goals for name in REACHED[goal]), *KNOWN, PERPLEXITY)
+    reached = (name for goal in goals for name in REACHED[goal])
+    return (*reached, *KNOWN, PERPLEXITY, *GIBBERISH, *BLANK)
 
 
 def objective(
@@ -61,7 +72,7 @@ def objective(
     gains = {goal: gain(goal, edited, target, exact) for goal in goals}
     gained = _mean(gains.values())
     kept = keep(edited, target)
-    return Objective(harmonic_mean(gained, kept), gained, kept, gains)
+    return Objective(harmonic_mean((gained, kept)), gained, kept, gains)
 
 
 def gain(
@@ -85,23 +96,30 @@ def gain(
 
 
 def keep(edited: Mapping[str, float], target: Mapping[str, float]) -> float:
-    """Mean of two shares: retained facts still known, and the target's perplexity over the model's.
+    """Harmonic mean of four shares of what the target has: retained facts recited (ROUGE-L), the
+    reciprocal of perplexity, answers that are words at all, continuations that are not blank.
 
     Each is at most 1: knowing more than the target is no merit of an edit. A perplexity that is
-    infinite makes its share 0. A target that knows none of the facts (the user's own, say) has none
-    to lose: then the second share stands alone.
+    infinite makes its share 0. What the target has nothing of (facts that the user's own never
+    knew, say) cannot be lost: the other shares stand.
     """
-    fluent = _ratio(target.get(PERPLEXITY, math.nan), edited.get(PERPLEXITY, math.nan))
-    if _mean_of(KNOWN, target) == 0:
-        return fluent
-    return _mean((_ratio(_mean_of(KNOWN, edited), _mean_of(KNOWN, target)), fluent))
+    pairs = (
+        (_mean_of(KNOWN, edited), _mean_of(KNOWN, target)),
+        # Perplexity is lost as it grows.
+        (target.get(PERPLEXITY, math.nan), edited.get(PERPLEXITY, math.nan)),
+        (1 - _mean_of(GIBBERISH, edited), 1 - _mean_of(GIBBERISH, target)),
+        (1 - _mean_of(BLANK, edited), 1 - _mean_of(BLANK, target)),
+    )
+    return harmonic_mean([_ratio(part, whole) for part, whole in pairs if whole != 0])
 
 
-def harmonic_mean(first: float, second: float) -> float:
-    """2ab / (a + b): 0 as soon as one of them is."""
-    if first == second == 0:
+def harmonic_mean(shares: Sequence[float]) -> float:
+    """n / Σ 1/x: 0 as soon as one share is, NaN as soon as one is missing. shares: ≥ 0."""
+    if any(math.isnan(share) for share in shares):
+        return math.nan
+    if not all(shares):
         return 0.0
-    return 2 * first * second / (first + second)
+    return statistics.harmonic_mean(shares)
 
 
 def _ratio(part: float, whole: float) -> float:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from unlearn_bench.compare.objective import Objective, metrics_read, objective
+from unlearn_bench.compare.objective import metrics_read, objective
 from unlearn_bench.errors import UnlearnBenchError, UsageError
 from unlearn_bench.methods.options import resolve_options
 from unlearn_bench.methods.search import Choice, Range, Space, search_space
@@ -267,9 +267,19 @@ class _Search:
         self.study = _open_study(self.own, tuning.seed, defaults)
         self.distributions = {n: _distribution(part) for n, part in self.own.space.items()}
         self._draw()
-        while not self.own.ended and self.cell.key in recorded:
-            number = len(self.own.trials)
-            self._count(dataclasses.replace(recorded[self.cell.key], number=number))
+        while not self.own.ended and (trial := self._known(recorded)):
+            self._count(trial)
+
+    def _known(self, recorded: Mapping[str, Trial]) -> Trial | None:
+        """The trial drawn last, where it was recorded with all that its objective is made of now;
+        which is worked out again, since an older file had another objective.
+        """
+        trial = recorded.get(self.cell.key)
+        read = metrics_read(self.own.goals)
+        if trial is None or (trial.status in SCORED and not trial.scores.keys() >= set(read)):
+            return None
+        numbered = dataclasses.replace(trial, number=len(self.own.trials))
+        return _rated(self.tuning, self.own, numbered)
 
     def run(self, session: Session) -> None:
         """Compute the trial that was drawn last, however long it takes, and draw the next."""
@@ -355,26 +365,36 @@ def _assess(
 ) -> Trial:
     """The trial that a finished cell is. One that failed is as bad as can be, and says so."""
     record = result.record
-    scored = record.status in SCORED
-    values = _read_values(tuning.plan, result) if scored else {}
-    exact = tuning.references.get(EXACT)
-    found = Objective(0.0, 0.0, 0.0, {})
-    if scored:
-        found = objective(
-            own.goals, values, tuning.references[TARGET].scores, exact.scores if exact else None
-        )
-    return Trial(
+    values = _read_values(tuning.plan, result) if record.status in SCORED else {}
+    trial = Trial(
         number=number,
         options=dict(drawn),
         status=record.status,
         reason=record.reason,
-        objective=_known(found.value),
-        gain=_known(found.gain) if scored else None,
-        keep=_known(found.keep) if scored else None,
-        gains={goal: _known(value) for goal, value in found.gains.items()},
+        objective=0.0,
+        gain=None,
+        keep=None,
+        gains={},
         scores={name: _known(values.get(name, math.nan)) for name in metrics_read(own.goals)},
         seconds=sum(record.seconds.values()),
         cell_key=record.key,
+    )
+    return _rated(tuning, own, trial)
+
+
+def _rated(tuning: Tuning, own: MethodTuning, trial: Trial) -> Trial:
+    """The trial with the objective of its scores; one that failed has 0 already."""
+    if trial.status not in SCORED:
+        return trial
+    target, exact = tuning.references[TARGET], tuning.references.get(EXACT)
+    scores = {name: value for name, value in trial.scores.items() if value is not None}
+    found = objective(own.goals, scores, target.scores, exact.scores if exact else None)
+    return dataclasses.replace(
+        trial,
+        objective=_known(found.value),
+        gain=_known(found.gain),
+        keep=_known(found.keep),
+        gains={goal: _known(value) for goal, value in found.gains.items()},
     )
 
 
