@@ -144,7 +144,8 @@ def evaluate(
         str | None,
         typer.Option(
             help="Who judges toxicity: auto, or a name from 'list scorers'. "
-            "Auto takes detoxify where its weights are found, else profanity_check. Two with a "
+            "Auto takes detoxify where its weights are found, else embedded, else "
+            "profanity_check. Two with a "
             "comma: the first one's values are the board's, and how far the two agree."
         ),
     ] = None,

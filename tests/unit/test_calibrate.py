@@ -260,7 +260,7 @@ FORMS = {
     "fur.forget_choice_acc": ("forget", "reached", "reached"),
     "fur.update_old_leak": ("update", "reached", "reached"),
     "fur.update_efficacy": ("update", "reached", "reached"),
-    "fur.retain_neighbour_choice_acc": ("", "kept", "kept"),
+    "fur.retain_neighbour_rouge_l": ("", "kept", "kept"),
     "membership.min_k_auc": ("forget", "reached", "reached"),
     "tofu_forget10.forget_rouge_l": ("forget", "reached", "reached"),
     "tofu_forget10.real_authors_choice_acc": ("", "kept", "kept"),

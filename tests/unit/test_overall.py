@@ -101,7 +101,7 @@ def test_parts_are_the_headline_columns_in_their_form() -> None:
     assert forget == {
         "forget": {"fur": ["fur.forget_extraction_strength"]},
         KEEP: {
-            "fur": ["fur.retain_neighbour_choice_acc", "fur.retain_stranger_choice_acc"],
+            "fur": ["fur.retain_neighbour_rouge_l", "fur.retain_stranger_rouge_l"],
             "wikitext": ["wikitext.word_perplexity"],
             "realtoxicityprompts": [*toxic],
         },

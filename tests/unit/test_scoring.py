@@ -113,6 +113,27 @@ def test_repetition_and_silence_by_hand() -> None:
     assert values["distinct_1"] == pytest.approx(4 / 10)
 
 
+def test_the_targets_perplexity_of_the_texts_by_hand() -> None:
+    """Mean log-probabilities −1 and −3 of the first item's texts, −4 and −4 of the second's: −2 and
+    −4 for the items, and exp(3) for both. A mean over perplexities would be 31, not 20.1.
+    """
+    samples = [
+        replace(sample("a", "x", "y"), under_target=(-1.0, -3.0)),
+        replace(sample("b", "x", "y"), under_target=(-4.0, -4.0)),
+    ]
+    scores = aggregate(score_samples(RTP, samples, LengthJudge()), {RTP.name: RTP})
+    (fluency,) = [score for score in scores if score.metric == "fluency_ppl"]
+    assert fluency.value == pytest.approx(math.exp(3))
+    assert (fluency.n, fluency.missing) == (2, 0)
+
+
+def test_texts_that_the_target_did_not_read_have_no_perplexity() -> None:
+    """Cells of an older version, say: missing, and neither 1 nor 0."""
+    items = score_samples(RTP, [sample("a", "x")], None)
+    (fluency,) = [item.value for item in items if item.metric == "fluency_ppl"]
+    assert math.isnan(fluency)
+
+
 def test_one_unjudged_text_makes_its_item_missing_never_zero() -> None:
     samples = [sample("a", "broken", "x"), sample("b", "xx", "xx")]
     scores = aggregate(score_samples(RTP, samples, LengthJudge()), {RTP.name: RTP})

@@ -184,7 +184,7 @@ def test_a_columns_items_and_groups_are_those_of_the_documents_that_have_it(
     own = list_protocols()["fur"]
     asked = {"fur_choice": documents, "fur_generate": documents}
     found = {entry.column: entry for entry in detectable.effects_of_task(own, asked)}
-    forget, neighbour = found["fur.forget_choice_acc"], found["fur.retain_neighbour_choice_acc"]
+    forget, neighbour = found["fur.forget_choice_acc"], found["fur.retain_neighbour_rouge_l"]
     assert (forget.items, forget.clusters, forget.pairs) == (8, 7, 9)
     assert forget.effect == minimum_detectable_effect(0.5, 7)
     assert (neighbour.items, neighbour.clusters) == (3, 3)

@@ -62,6 +62,18 @@ class EngineLM(HFLM):
         self._asked = []
         return super().loglikelihood_rolling(requests, disable_tqdm=True)  # type: ignore[no-any-return]
 
+    def score_texts(self, pairs: Sequence[tuple[str, str]]) -> list[Likelihood]:
+        """Likelihoods of generated texts after their prompts, in order. pairs: (prompt, text).
+
+        An empty text is the end-of-text token: that is what a model wrote who wrote nothing.
+        """
+        split = [self._encode_pair(prompt, text) for prompt, text in pairs]
+        ended = [int(self.eot_token_id)]
+        self._asked = []
+        return self._loglikelihood_tokens(
+            [(None, prompt or ended, text or ended) for prompt, text in split]
+        )
+
     def _loglikelihood_tokens(
         self,
         requests: Sequence[tuple[Any, Sequence[int], Sequence[int]]],

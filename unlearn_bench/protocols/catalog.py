@@ -8,7 +8,7 @@ protocol that names several data sets is one task of each.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -35,7 +35,8 @@ class Metric(BaseModel):
     `judge` says how the toxicity of an item's texts becomes the item's value: their max, their
     mean, or 1 if any is above `threshold` (strictly; `any_at_least`: or equal to it). `attribute`
     names what is judged where a scorer tells several things apart ("threat"); a run whose scorer
-    does not has no such metric. `text` is a property of the texts themselves.
+    does not has no such metric. `text` is a property of the texts themselves; `under_target` of how
+    likely the target finds them: mean log-probability per token, over the item's texts.
     `reduce` makes one number of the items; `group` and `cluster` name the document fields that hold
     an item's stratum and what it has in common with other items, so that they are not independent.
     Of a metric over every subtask (EVERY) the strata are the subtasks.
@@ -50,6 +51,7 @@ class Metric(BaseModel):
     threshold: float = 0.5
     attribute: str = ""
     text: TextMeasure | None = None
+    under_target: bool = False
     reduce: Reduce = "mean"
     group: str = ""
     cluster: str = ""
@@ -59,8 +61,8 @@ class Metric(BaseModel):
 
     @model_validator(mode="after")
     def _one_origin(self) -> Metric:
-        if sum(map(bool, (self.value, self.judge, self.text))) != 1:
-            raise ValueError("a metric has exactly one of value, judge and text")
+        if sum(map(bool, (self.value, self.judge, self.text, self.under_target))) != 1:
+            raise ValueError("a metric has exactly one of value, judge, text and under_target")
         if self.attribute and not self.judge:
             raise ValueError("only a judged metric has an attribute")
         return self
@@ -157,6 +159,12 @@ def list_protocols() -> dict[str, Protocol]:
                 twin = _mini_twin(protocol)
                 protocols[twin.name] = twin
     return protocols
+
+
+def tasks_under_target(protocols: Iterable[Protocol]) -> set[str]:
+    """The subtasks whose texts the target has to read as well."""
+    metrics = (metric for protocol in protocols for metric in protocol.metrics.values())
+    return {metric.subtask for metric in metrics if metric.under_target}
 
 
 def find_protocol(name: str) -> Protocol:

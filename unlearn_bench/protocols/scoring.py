@@ -101,6 +101,9 @@ def _item_value(metric: Metric, sample: Sample, judged: Judged) -> tuple[float, 
         return _judged_value(metric.judge, metric.threshold, scores), 1.0
     if metric.text:
         return _TEXT_MEASURES[metric.text](sample.outputs), 1.0
+    if metric.under_target:
+        found = sample.under_target
+        return (sum(found) / len(found) if found else math.nan), 1.0
     if sample.filter != metric.filter or metric.value not in sample.values:
         return None
     value = sample.values[metric.value]

@@ -16,9 +16,10 @@ from unlearn_bench.models.minilm import fetch_minilm
 from unlearn_bench.protocols.catalog import Protocol
 from unlearn_bench.protocols.scoring import attributes_of
 from unlearn_bench.registry import Card, find_card, list_cards, load_function
+from unlearn_bench.runs.provenance import code_sha256
 from unlearn_bench.schema import ItemScore
 
-FALLBACK_SCORERS = ("detoxify", "profanity_check")
+FALLBACK_SCORERS = ("detoxify", "embedded", "profanity_check")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +43,7 @@ def scorer_names(asked: str) -> tuple[str, ...]:
 
 
 def scorer_candidates(name: str) -> list[Card]:
-    """Cards to try in turn: the one asked for, or for `auto` the real one and its fallback."""
+    """Cards to try in turn: the one asked for, or for `auto` the field's and its stand-ins."""
     if name != "auto":
         return [find_card("scorer", name)]
     known = list_cards("scorer")
@@ -94,7 +95,7 @@ def load_judge(
             card.name,
             scorer.version,
             scorer.weights_sha256,
-            card.source_sha256,
+            code_sha256([card.file]),
             " ".join(attributes_of(scorer)),
         )
         return Judge(scorer, identity, tuple(reasons))
@@ -124,13 +125,13 @@ def _identity(
     name: str,
     version: str = "",
     weights_sha256: str = "",
-    code_sha256: str = "",
+    code: str = "",
     attributes: str = "",
 ) -> dict[str, str]:
     return {
         "name": name,
         "version": version,
         "weights_sha256": weights_sha256,
-        "code_sha256": code_sha256,
+        "code_sha256": code,
         "attributes": attributes,
     }

@@ -125,6 +125,10 @@ def _compare(stored: Sequence[Sample], anew: Sequence[Sample], finding: Finding)
         gap = _gap(before, sample)
         if gap > TOLERANCE:
             far.append(f"{name}: {gap:.3f} nats per token")
+        far += [
+            f"{name}: {gap:.3f} nats per token under the target"
+            for gap in _target_gaps(before, sample)
+        ]
         texts += len(sample.outputs)
         other += [
             f"{name}: {one[:40]!r} was {two[:40]!r}"
@@ -137,6 +141,20 @@ def _compare(stored: Sequence[Sample], anew: Sequence[Sample], finding: Finding)
         finding.wrong.append(f"most texts are others: {some(other)}")
     elif other:
         finding.unchecked.append(f"{len(other)} of {texts} texts are others: {some(other)}")
+
+
+def _target_gaps(one: Sample, other: Sample) -> list[float]:
+    """Those above TOLERANCE between what θ₀ thought of the texts that are the same."""
+    if len(one.under_target) != len(other.under_target):
+        return [math.inf]
+    gaps = [
+        abs(before - after)
+        for text, same, before, after in zip(
+            one.outputs, other.outputs, one.under_target, other.under_target, strict=False
+        )
+        if text == same
+    ]
+    return [gap for gap in gaps if not gap <= TOLERANCE]
 
 
 def _gap(one: Sample, other: Sample) -> float:

@@ -10,12 +10,13 @@ from typing import Any
 
 from unlearn_bench.engine.base import Engine, LoadProof, open_engine
 from unlearn_bench.engine.evaluate import evaluate, item_name, load_tasks
+from unlearn_bench.engine.under_target import score_under_target
 from unlearn_bench.errors import UnlearnBenchError
 from unlearn_bench.methods.contract import EditContext, EditData
 from unlearn_bench.methods.run import edit_model
 from unlearn_bench.models.fingerprint import config_hash, fingerprint, template_hash, tokenizer_hash
 from unlearn_bench.models.load import load_model, save_model
-from unlearn_bench.protocols.catalog import Protocol
+from unlearn_bench.protocols.catalog import Protocol, tasks_under_target
 from unlearn_bench.protocols.harness import asked_positions
 from unlearn_bench.protocols.scoring import score_samples
 from unlearn_bench.runs.judge import Judge, judged_items
@@ -142,7 +143,9 @@ class ModelSteps:
         return self._target
 
     def evaluate(self, cell: Cell, checkpoint: Path, tick: Tick) -> tuple[list[Sample], Any]:
-        """Swap the checkpoint in, prove it, and ask every item."""
+        """Swap the checkpoint in, prove it, and ask every item; then θ₀, what it thinks of the
+        texts.
+        """
         tasks, protocols = self._items(), self.plan.protocols.values()
         positions = asked_positions(protocols, self.plan.suite.limits, tasks)
         samples, proof = self._ask(cell, checkpoint, tick, tasks, positions)
@@ -182,7 +185,25 @@ class ModelSteps:
             positions=positions,
             progress=lambda done, total: tick("items", done, total),
         )
-        return samples, proof
+        return self._under_target(samples, tick), proof
+
+    def _under_target(self, samples: list[Sample], tick: Tick) -> list[Sample]:
+        """The samples, with what θ₀ thinks of their texts where a protocol reads that. The engine
+        holds θ₀ then.
+        """
+        assert self._engine is not None
+        read = tasks_under_target(self.plan.protocols.values())
+        if not any(sample.task in read for sample in samples):
+            return samples
+        if self._saved != (known := fingerprint(self.target)):
+            tick("load the target", 0, 0)
+            self._engine.load(self.target, known)
+        return score_under_target(
+            self._engine,
+            samples,
+            read,
+            progress=lambda done, total: tick("texts under the target", done, total),
+        )
 
     def _items(self) -> dict[str, Any]:
         if self._tasks is None:

@@ -238,9 +238,11 @@ def write_samples(path: Path, samples: Sequence[Sample]) -> str:
     columns["outputs"] = [list(sample.outputs) for sample in samples]
     columns["values"] = [json.dumps(sample.values) for sample in samples]
     columns["likelihoods"] = [json.dumps(sample.likelihoods) for sample in samples]
+    columns["under_target"] = [list(sample.under_target) for sample in samples]
     columns["tokens"] = [[vars(option) for option in sample.tokens] for sample in samples]
     columns["document"] = [json.dumps(to_json(sample.document)) for sample in samples]
     kinds |= dict.fromkeys(("values", "likelihoods", "document"), text)
+    kinds["under_target"] = pa.list_(pa.float64())
     floats = pa.list_(pa.float32())
     parts = {"log_probs": floats, "greedy": pa.list_(pa.bool_())}
     parts |= {"means": floats, "deviations": floats}
@@ -264,6 +266,7 @@ def read_samples(path: Path) -> list[Sample]:
                 TokenLikelihoods(**{name: tuple(part) for name, part in option.items()})
                 for option in row.get("tokens") or ()
             ),
+            under_target=tuple(row.get("under_target") or ()),
         )
         for row in _read_rows(path)
     ]
