@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from unlearn_bench import __version__
+from unlearn_bench.board.visible import visible
 from unlearn_bench.errors import UnlearnBenchError, UsageError
 
 app = typer.Typer(
@@ -30,7 +31,7 @@ def _ends_cleanly(command: Callable[..., None]) -> Callable[..., None]:
         try:
             command(*args, **kwargs)
         except UnlearnBenchError as error:
-            typer.echo(f"error: {error}", err=True)
+            typer.echo(f"error: {visible(str(error))}", err=True)
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
             typer.echo("cancelled", err=True)
@@ -592,6 +593,59 @@ def gate_init(
 
     code = run_gate_init(source, output, allow_limited=allow_limited, allow_dirty=allow_dirty)
     raise typer.Exit(code)
+
+
+@app.command()
+@_ends_cleanly
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Output folders of runs.", metavar="RUN...")],
+    file: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="The page. Default: report.html in the first RUN."),
+    ] = None,
+    suite: Annotated[
+        str, typer.Option(help="Which suite's cells, where the runs have several. Default: last.")
+    ] = "",
+) -> None:
+    """Write one HTML page from finished cells: board, plots, every method's account and answers.
+
+    The page needs no network and nothing beside it.
+    """
+    from unlearn_bench.board.report import write_report
+
+    typer.echo(f"wrote {write_report(runs, file, suite)}")
+
+
+@app.command()
+@_ends_cleanly
+def show(
+    run: Annotated[Path, typer.Argument(help="The output folder of a run.", metavar="RUN")],
+    cell: Annotated[
+        str,
+        typer.Argument(help="A method, method@seed, or digits of a cell's key.", metavar="CELL"),
+    ],
+    task: Annotated[str, typer.Option(help="Only this task: fur, or fur_generate.")] = "",
+    item: Annotated[str, typer.Option(help="Only the item with this id.")] = "",
+    page: Annotated[int, typer.Option(min=1, help="Which page.")] = 1,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, help="Samples per page. Default: 5 on a terminal, else all."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, with the documents.")] = False,
+) -> None:
+    """Page through what a model was asked and what it answered."""
+    from rich.console import Console
+
+    from unlearn_bench.board.samples import LIMIT, choose_page, render_json, render_samples
+
+    screen = Console()
+    limit = limit or (LIMIT if screen.is_terminal else None)
+    chosen = choose_page(run, cell, task=task, item=item, number=page, limit=limit)
+    if as_json:
+        typer.echo(render_json(chosen))
+        return
+    for line in render_samples(chosen):
+        screen.print(line, soft_wrap=True, highlight=False)
 
 
 @app.command("list")

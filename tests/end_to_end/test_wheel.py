@@ -68,6 +68,14 @@ def test_wheel_carries_every_task_file_and_nothing_built(wheel: Path) -> None:
     assert [name for name in inside if name.endswith("licenses/LICENSE")]
 
 
+def test_wheel_carries_the_reports_templates(wheel: Path) -> None:
+    inside = set(zipfile.ZipFile(wheel).namelist())
+    folder = "unlearn_bench/board/templates"
+    wanted = {f"{folder}/{file.name}" for file in (REPOSITORY / folder).iterdir()}
+    assert f"{folder}/report.html" in wanted
+    assert wanted <= inside
+
+
 def test_installed_package_is_the_wheels(installed: Command) -> None:
     where = installed("python", "-c", "import unlearn_bench; print(unlearn_bench.__file__)")
     assert "installed" in where

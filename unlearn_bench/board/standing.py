@@ -1,0 +1,135 @@
+"""Where each entrant stands in the headline columns: ranks, and differences to the target."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from unlearn_bench.board.collect import Collection, Entrant
+from unlearn_bench.board.table import Column
+from unlearn_bench.compare.columns import align
+from unlearn_bench.compare.paired import Comparison, compare, holm
+from unlearn_bench.compare.ranks import Rank, rank
+from unlearn_bench.errors import IncomparableError
+from unlearn_bench.schema import ItemScore
+
+SURE = 0.05
+
+
+@dataclass(frozen=True)
+class Difference:
+    """An entrant minus the target on the same items. p: Holm's, over the column's entrants.
+
+    better: whether the column's direction welcomes it; None where it names none.
+    """
+
+    comparison: Comparison
+    p: float
+    better: bool | None
+
+    @property
+    def sure(self) -> bool:
+        """Whether chance does not explain it. NaN is no claim."""
+        return self.p < SURE
+
+
+@dataclass(frozen=True)
+class Standing:
+    """By column, then by entrant. Ranks are among contenders; differences are of all but the target
+    itself. A column is absent where its items cannot be compared.
+    """
+
+    ranks: Mapping[str, Mapping[str, Rank]]
+    differences: Mapping[str, Mapping[str, Difference]]
+
+
+def stand(found: Collection) -> Standing:
+    """Ranks and differences in every headline column whose protocol is known."""
+    ranks, differences = {}, {}
+    for column in found.board.shown_columns():
+        if own := _ranks(found, column):
+            ranks[column.name] = own
+        if apart := _differences(found, column):
+            differences[column.name] = apart
+    return Standing(ranks, differences)
+
+
+def _reduction(found: Collection, column: Column) -> str:
+    """How the column's items become its value; "" where that is not known, or takes two models."""
+    protocol = found.protocols.get(column.task)
+    metric = protocol.metrics.get(column.metric) if protocol else None
+    return metric.reduce if metric else ""
+
+
+def _ranks(found: Collection, column: Column) -> dict[str, Rank]:
+    reduce = _reduction(found, column)
+    if not reduce or column.direction not in ("higher", "lower"):
+        return {}
+    sides: list[range] = []
+    models: list[list[ItemScore]] = []
+    names: list[str] = []
+    for entrant in found.entrants:
+        own = entrant.items(column.task, column.metric)
+        if entrant.role == "method" and own and all(own) and not _all_missing(own):
+            sides.append(range(len(models), len(models) + len(own)))
+            models += own
+            names.append(entrant.name)
+    if len(names) < 2:
+        return {}
+    try:
+        aligned = align(reduce, models, [f"model {number}" for number in range(len(models))])
+    except IncomparableError:
+        return {}
+    if not aligned.weights.size:
+        return {}
+    return dict(zip(names, rank(aligned, sides, column.direction), strict=True))
+
+
+def _all_missing(models: Sequence[Sequence[ItemScore]]) -> bool:
+    """Whether one of the seeds has no value at all: it would leave no item for the others."""
+    return any(all(math.isnan(row.value) for row in rows) for rows in models)
+
+
+def _differences(found: Collection, column: Column) -> dict[str, Difference]:
+    reduce, target = _reduction(found, column), found.entrant("target")
+    if not reduce or target is None:
+        return {}
+    compared: dict[str, Comparison] = {}
+    for entrant in found.entrants:
+        if entrant is not target and entrant.scored:
+            comparison = _compare(reduce, column, entrant, target)
+            if comparison is not None:
+                compared[entrant.name] = comparison
+    adjusted = holm([comparison.p for comparison in compared.values()])
+    return {
+        name: Difference(comparison, p, _better(comparison, column))
+        for (name, comparison), p in zip(compared.items(), adjusted, strict=True)
+    }
+
+
+def _compare(reduce: str, column: Column, entrant: Entrant, target: Entrant) -> Comparison | None:
+    """Of the seeds that both have; of all seeds where they share none."""
+    seeds = {cell.seed for cell in entrant.scored} & {cell.seed for cell in target.scored}
+    sides = [
+        [
+            rows
+            for cell, rows in zip(one.scored, one.items(column.task, column.metric), strict=True)
+            if rows and (cell.seed in seeds or not seeds)
+        ]
+        for one in (entrant, target)
+    ]
+    if not all(sides):
+        return None
+    names = [f"{one.name}" for one, own in zip((entrant, target), sides, strict=True) for _ in own]
+    try:
+        aligned = align(reduce, [*sides[0], *sides[1]], names)
+    except IncomparableError:
+        return None
+    return compare(aligned, len(sides[0]))
+
+
+def _better(comparison: Comparison, column: Column) -> bool | None:
+    if column.direction not in ("higher", "lower") or not comparison.difference:
+        return None
+    return (comparison.difference > 0) == (column.direction == "higher")
