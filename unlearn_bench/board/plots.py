@@ -97,7 +97,11 @@ def draw_plane(name: str, title: str, x: Axis, y: Axis, points: Sequence[Point])
             _mark(axes, point)
         axes.margins(0.08, 0.1)
         if front := front_of([point for point in points if point.role == "method"], x, y):
-            style = {"color": COLOURS["method"], "linewidth": 1.0, "linestyle": (0, (2, 2))}
+            style: dict[str, Any] = {
+                "color": COLOURS["method"],
+                "linewidth": 1.0,
+                "linestyle": (0, (2, 2)),
+            }
             axes.plot([p.x[0] for p in front], [p.y[0] for p in front], zorder=1, **style)
         axes.autoscale_view()
         _name_points(axes, points, inner)
@@ -246,7 +250,11 @@ def _panel(
     axes.locator_params(axis="x", nbins=4)
     for place, bar in enumerate(bars):
         if bar is None or not math.isfinite(bar.value):
-            style = {"fontsize": FONT - 2.5, "va": "center", "color": COLOURS["muted"]}
+            style: dict[str, Any] = {
+                "fontsize": FONT - 2.5,
+                "va": "center",
+                "color": COLOURS["muted"],
+            }
             axes.text(0.02, place, "missing", transform=axes.get_yaxis_transform(), **style)
             continue
         word = "method" if bar.better is None else "better" if bar.better else "worse"
