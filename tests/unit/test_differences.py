@@ -59,6 +59,22 @@ def test_a_model_with_itself_shows_no_difference(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize(("groups", "seen"), [(5, False), (6, True)])
+def test_groups_too_few_for_any_difference_are_said_to_be(
+    groups: int, seen: bool, tmp_path: Path
+) -> None:
+    """All items of every group changed: p is 2/2⁵ = .0625 of five groups, 2/2⁶ = .031 of six."""
+    first = run_of(tmp_path / "a", [0.0] * groups, [0.0] * groups)
+    second = run_of(tmp_path / "b", [1.0] * groups, [0.0] * groups)
+    acc = compared(str(first), str(second), "--metrics", "quiz.acc")["quiz.acc"]
+    assert acc["p"] == pytest.approx(2 / 2**groups)
+    if seen:
+        assert (acc["verdict"], acc["reason"]) == ("better", "")
+    else:
+        assert acc["verdict"] == "no difference seen"
+        assert acc["reason"] == "5 independent groups are too few to show any"
+
+
 def test_all_seeds_of_a_method_are_compared_together(tmp_path: Path) -> None:
     for seed in range(3):
         for method, values in (("noop", GOOD), ("npo", BAD)):

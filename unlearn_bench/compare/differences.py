@@ -11,7 +11,7 @@ from unlearn_bench.compare.columns import align
 from unlearn_bench.compare.intervals import RESAMPLES
 from unlearn_bench.compare.measures import Measure
 from unlearn_bench.compare.nearness import TEST, nearness
-from unlearn_bench.compare.paired import Comparison, compare, holm
+from unlearn_bench.compare.paired import MCNEMAR, SWAPS, Comparison, compare, holm
 from unlearn_bench.schema import ItemScore
 
 LEVEL = 0.05  # of the adjusted p below which a difference is called one
@@ -76,6 +76,16 @@ def judge_differences(differences: Sequence[Difference]) -> list[Difference]:
     ]
 
 
+def _out_of_reach(found: Comparison) -> str:
+    """Why not even the clearest difference could have been seen; "" where one could have been.
+
+    Of all label swaps of k groups the observed one and its mirror image are always as extreme.
+    """
+    if found.test in (MCNEMAR, SWAPS) and 2 / 2**found.clusters > LEVEL:
+        return f"{found.clusters} independent groups are too few to show any"
+    return ""
+
+
 def _judge(difference: Difference) -> Difference:
     found, direction = difference.found, difference.measure.direction
     if found is None:
@@ -91,7 +101,7 @@ def _judge(difference: Difference) -> Difference:
     if direction == "nearer_exact" and found.test != TEST:
         return replace(difference, verdict="not judged", reason="no exact model to read it by")
     if difference.p_adjusted > LEVEL:
-        return replace(difference, verdict="no difference seen")
+        return replace(difference, verdict="no difference seen", reason=_out_of_reach(found))
     gained = {
         "higher": found.difference > 0,
         "lower": found.difference < 0,

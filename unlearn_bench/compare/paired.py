@@ -13,6 +13,8 @@ from unlearn_bench.compare.intervals import RESAMPLES, bootstrap, can_resample, 
 from unlearn_bench.compare.reductions import reduce_models
 from unlearn_bench.compare.resample import draw_swaps, seeded
 
+MCNEMAR, SWAPS = "McNemar, exact", "label swap"  # the tests of one model against another
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -88,9 +90,9 @@ def _test_single(column: Column, difference: float, resamples: int) -> tuple[flo
             int(((one == 0) & (other == 1)).sum()),
         )
         if gained + lost == 0:
-            return 1.0, "McNemar, exact"
-        return float(binomtest(gained, gained + lost).pvalue), "McNemar, exact"
-    return _swap_test(column, difference, resamples), "label swap"
+            return 1.0, MCNEMAR
+        return float(binomtest(gained, gained + lost).pvalue), MCNEMAR
+    return _swap_test(column, difference, resamples), SWAPS
 
 
 def _swap_test(column: Column, difference: float, resamples: int) -> float:
