@@ -29,7 +29,7 @@ ROWS = 32  # questions answered at once
     goals=("forget",),
     needs=("forget", "retain", "reference"),
     targets=("*",),
-    training={"lr": 4e-4, "epochs": 1, "batch_size": 8},
+    training={"lr": 0.0001122, "epochs": 2, "batch_size": 8},
     zero={"epochs": 0},
     search={
         "lr": (5e-5, 8e-4, "log"),
@@ -43,8 +43,8 @@ def altpo(
     training: Training,
     *,
     alternatives: Annotated[int, Field(ge=1)] = 2,
-    beta: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.1,
-    alpha: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0,
+    beta: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.3415,
+    alpha: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.4176,
 ) -> dict[str, Any]:
     """−(2/β)·mean log σ(β·[Δ(alternative) − Δ(forget answer)]) + α·NLL_m(retain), in nats.
 

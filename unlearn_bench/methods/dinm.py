@@ -38,15 +38,15 @@ from unlearn_bench.training.options import Training
         "locality_weight": (0.25, 4.0, "log"),
         "batch_size": [4, 8],
     },
-    training={"lr": 5e-4, "steps": 10, "batch_size": 8, "warmup": 0.0, "schedule": "constant"},
+    training={"lr": 0.0001922, "steps": 5, "batch_size": 4, "warmup": 0.0, "schedule": "constant"},
     zero={"steps": 0},
 )
 def dinm(
     context: EditContext,
     training: Training,
     *,
-    safe_weight: Annotated[float, Field(ge=0)] = 0.1,
-    locality_weight: Annotated[float, Field(ge=0)] = 1.0,
+    safe_weight: Annotated[float, Field(ge=0)] = 0.5422,
+    locality_weight: Annotated[float, Field(ge=0)] = 0.6606,
     pairs: Annotated[int, Field(ge=1)] = 32,
     scope: Scope = "persistent",
     variant: Variant = "paper",

@@ -32,14 +32,14 @@ from unlearn_bench.training.options import Training
 def ext_sub_plain(
     context: EditContext,
     *,
-    alpha: Annotated[float, Field(allow_inf_nan=False)] = 1.0,
-    rank: Annotated[int, Field(ge=1)] = 16,
+    alpha: Annotated[float, Field(allow_inf_nan=False)] = 0.7161,
+    rank: Annotated[int, Field(ge=1)] = 32,
     lora_alpha: Annotated[float, Field(gt=0)] = 32.0,
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05,
-    lr: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 2e-3,
-    epochs: Annotated[int, Field(ge=0)] = 2,
+    lr: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.003684,
+    epochs: Annotated[int, Field(ge=0)] = 3,
     batch_size: Annotated[int, Field(ge=1)] = 8,
-    comments: Annotated[int, Field(ge=1)] = 48,
+    comments: Annotated[int, Field(ge=1)] = 96,
 ) -> dict[str, Any]:
     """Merge P − α·N from two LoRA adapters: expert P on clean, anti-expert N on toxic comments.
 

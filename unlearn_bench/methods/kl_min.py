@@ -19,7 +19,7 @@ from unlearn_bench.training.likelihood import Model, kl_to_reference, nll_mean
     goals=("forget",),
     needs=("forget", "retain", "reference"),
     targets=("*",),
-    training={"lr": 4e-4, "epochs": 1, "batch_size": 8},
+    training={"lr": 0.0001345, "epochs": 2, "batch_size": 8},
     zero={"epochs": 0},
     search={"lr": (5e-5, 8e-4, "log"), "epochs": [1, 2, 3], "alpha": (0.25, 8.0, "log")},
 )
@@ -28,7 +28,7 @@ def kl_min(
     policy: Model,
     reference: Model,
     *,
-    alpha: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0,
+    alpha: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.8442,
 ) -> Tensor:
     """−NLL_m(forget) + α·KL(θ₀ ‖ θ) on retain answers, a scalar in nats.
 

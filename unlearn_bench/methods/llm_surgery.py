@@ -28,9 +28,9 @@ Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
     targets=("*",),
     goals=("forget", "update"),
     training={
-        "lr": 2.5e-4,
-        "steps": 16,
-        "batch_size": 4,
+        "lr": 0.0001643,
+        "steps": 24,
+        "batch_size": 8,
         "schedule": "constant",
         "warmup": 0.0,
         "beta2": 0.95,
@@ -51,10 +51,10 @@ def llm_surgery(
     policy: Model,
     reference: Model,
     *,
-    forget_weight: Weight = 0.1,
-    old_weight: Weight = 0.1,
-    update_weight: Weight = 2.0,
-    retain_weight: Weight = 0.5,
+    forget_weight: Weight = 0.05192,
+    old_weight: Weight = 0.2223,
+    update_weight: Weight = 0.5158,
+    retain_weight: Weight = 0.1511,
     variant: Literal["paper", "released"] = "paper",
 ) -> Tensor:
     """−λ_f·NLL(forget) − λ_o·NLL(old) + λ_u·NLL(update) + λ_r·KL(θ₀ ‖ θ on retain), in nats.

@@ -29,8 +29,8 @@ from unlearn_bench.registry import method
 def model_surgery(
     context: EditContext,
     *,
-    alpha: Annotated[float, Field(allow_inf_nan=False)] = 10.0,
-    fraction: Annotated[float, Field(gt=0, le=1)] = 0.0465,
+    alpha: Annotated[float, Field(allow_inf_nan=False)] = 16.69,
+    fraction: Annotated[float, Field(gt=0, le=1)] = 0.02977,
     layer: int | None = None,
     comments: Annotated[int, Field(ge=10)] = 250,
     probe_epochs: Annotated[int, Field(ge=1)] = 100,

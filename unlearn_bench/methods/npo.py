@@ -21,7 +21,7 @@ from unlearn_bench.training.likelihood import Model, nll_mean, nll_sum
     needs=("forget", "retain", "reference"),
     targets=("*",),
     goals=("forget",),
-    training={"lr": 2.5e-4, "epochs": 1, "batch_size": 8},
+    training={"lr": 0.0002813, "epochs": 2, "batch_size": 4},
     search={
         "lr": (5e-5, 8e-4, "log"),
         "epochs": [1, 2, 3],
@@ -37,8 +37,8 @@ def npo(
     policy: Model,
     reference: Model,
     *,
-    beta: Annotated[float, Field(gt=0)] = 0.1,
-    alpha: Annotated[float, Field(ge=0)] = 1.0,
+    beta: Annotated[float, Field(gt=0)] = 0.1944,
+    alpha: Annotated[float, Field(ge=0)] = 0.3233,
 ) -> Tensor:
     """−(2/β)·mean log σ(β·(NLL_s^θ − NLL_s^θ₀)) on forget answers, plus α·NLL_m on retain.
 

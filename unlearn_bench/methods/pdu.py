@@ -22,7 +22,7 @@ from unlearn_bench.training.options import Training
     goals=("forget",),
     needs=("forget", "retain"),
     targets=("*",),
-    training={"lr": 1e-4, "epochs": 1, "batch_size": 8},
+    training={"lr": 0.00017, "epochs": 3, "batch_size": 8},
     zero={"epochs": 0},
     search={
         "lr": (5e-5, 8e-4, "log"),
@@ -36,8 +36,8 @@ def pdu(
     training: Training,
     *,
     epsilon: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.3,
-    alpha: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0,
-    dual_step: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0,
+    alpha: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 35.1,
+    dual_step: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 5.392,
 ) -> dict[str, Any]:
     """Minimise flatness(forget) + α·(NLL_m(retain) − ε), with α itself in training.
 

@@ -40,7 +40,7 @@ def rome(
     *,
     layer: int | None = None,
     per: Per = "subject",
-    lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0,
+    lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.204,
     steps: Annotated[int, Field(ge=0)] = 20,
     kl_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0625,
     decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.5,

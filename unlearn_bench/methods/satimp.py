@@ -19,7 +19,7 @@ from unlearn_bench.training.likelihood import Model, answer_log_probs, nll_mean
     goals=("forget",),
     needs=("forget", "retain"),
     targets=("*",),
-    training={"lr": 4e-4, "epochs": 1, "batch_size": 8},
+    training={"lr": 0.0002163, "epochs": 3, "batch_size": 8},
     zero={"epochs": 0},
     search={
         "lr": (5e-5, 8e-4, "log"),
@@ -33,9 +33,9 @@ def satimp(
     policy: Model,
     reference: None,
     *,
-    saturation: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 5.0,
+    saturation: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 5.037,
     importance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0,
-    gamma: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0,
+    gamma: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 2.538,
     alpha: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0,
 ) -> Tensor:
     """γ·mean p^β₁·(1 − p)^β₂·log p over forget answer tokens, plus α·NLL_m on retain; in nats.

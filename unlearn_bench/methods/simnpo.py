@@ -20,7 +20,7 @@ from unlearn_bench.training.likelihood import Model, answer_lengths, nll_mean, n
     goals=("forget",),
     needs=("forget", "retain"),
     targets=("*",),
-    training={"lr": 4e-4, "epochs": 1, "batch_size": 8},
+    training={"lr": 0.0006675, "epochs": 3, "batch_size": 8},
     zero={"epochs": 0},
     search={
         "lr": (5e-5, 8e-4, "log"),
@@ -34,9 +34,9 @@ def simnpo(
     policy: Model,
     reference: None,
     *,
-    beta: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 4.5,
+    beta: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 4.644,
     delta: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0,
-    gamma: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.125,
+    gamma: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.1003,
     alpha: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0,
 ) -> Tensor:
     """γ·[−(2/β)·mean log σ(β·(NLL_s/|y| − δ))] on forget answers, plus α·NLL_m on retain.

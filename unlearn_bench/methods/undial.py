@@ -26,7 +26,7 @@ from unlearn_bench.training.likelihood import (
     goals=("forget",),
     needs=("forget", "retain", "reference"),
     targets=("*",),
-    training={"lr": 2.5e-4, "epochs": 1, "batch_size": 8},
+    training={"lr": 0.0004112, "epochs": 3, "batch_size": 8},
     zero={"epochs": 0},
     search={
         "lr": (5e-5, 8e-4, "log"),
@@ -40,7 +40,7 @@ def undial(
     policy: Model,
     reference: Model,
     *,
-    beta: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 10.0,
+    beta: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 28.96,
     alpha: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0,
 ) -> Tensor:
     """CE(softmax(z_θ₀ − β·onehot(y)), p_θ), the mean over forget answer tokens, in nats.
