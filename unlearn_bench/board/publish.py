@@ -23,8 +23,7 @@ from unlearn_bench.runs.execute import CellResult
 from unlearn_bench.runs.plan import EXACT, TARGET, Plan, version_text
 from unlearn_bench.runs.store import canonical_json, inside, read_items, read_scores, write_file
 from unlearn_bench.runs.stored_plan import StoredPlan
-from unlearn_bench.schema import SCORED, ItemScore, Origin, Score
-
+from unlearn_bench.schema import SCORED, ItemScore, Score
 
 Measured = Plan | StoredPlan  # what is read of either is the same
 
@@ -149,7 +148,9 @@ def with_seed_intervals(
     )
 
 
-def _seed_intervals(row: Row, plan: Measured, seeds: Sequence[Sequence[ItemScore]]) -> dict[str, Score]:
+def _seed_intervals(
+    row: Row, plan: Measured, seeds: Sequence[Sequence[ItemScore]]
+) -> dict[str, Score]:
     by_metric = [_by_metric(rows) for rows in seeds]
     found = {}
     for task, protocol in plan.protocols.items():
@@ -229,6 +230,7 @@ def _costs(
 def _provenance(plan: Measured, result: CellResult, found: Mapping[str, Any]) -> dict[str, str]:
     cell = result.cell
     suite = cell.determinants["suite"]
+    read = {origin["sha256"]: origin["source"] for origin in found.get("data", ())}
     return {
         "options": canonical_json(cell.options).decode(),
         "suite": plan.suite_name,
@@ -244,9 +246,10 @@ def _provenance(plan: Measured, result: CellResult, found: Mapping[str, Any]) ->
         "target_fingerprint": str(found.get("target_fingerprint", "")),
         "tokenizer_sha256": str(found.get("tokenizer_sha256", "")),
         "template_sha256": str(found.get("template_sha256", "")),
-        "data_sha256": data_digest(plan),
+        "data_sha256": data_digest(suite),
         "data_sources": ", ".join(
-            f"{task} {origin.source}" for task, origin in plan.origins.items()
+            f"{task} {read.get(origin.sha256, origin.source)}"
+            for task, origin in plan.origins.items()
         ),
         "engine": plan.engine,
         "dtype": plan.dtype,
@@ -265,9 +268,12 @@ def _of_scorers(plan: Measured, fact: str) -> str:
     return ", ".join([plan.scorer[fact], *second])
 
 
-def data_digest(plan: Measured) -> str:
-    """One hash of all evaluation data: two boards with the same one asked the same items."""
-    hashes = {task: origin.sha256 for task, origin in plan.origins.items()}
+def data_digest(suite: Mapping[str, Any]) -> str:
+    """One hash of all evaluation data: two boards with the same one asked the same items.
+
+    suite: as in a cell's determinants.
+    """
+    hashes = {task: facts.get("data_sha256", "") for task, facts in suite["tasks"].items()}
     return hashlib.sha256(canonical_json(hashes)).hexdigest()
 
 
@@ -305,7 +311,7 @@ def board_protocol(plan: Measured, decoding: Mapping[str, Any] | None = None) ->
 def asked_facts(determinants: Mapping[str, Any], decoding: Mapping[str, Any]) -> dict[str, Any]:
     """Hashes and settings that two boards must share before their rows stand in one column."""
     suite = determinants.get("suite", {})
-    hashes = ("data_sha256", "protocol_sha256", "definition_sha256")
+    hashes = ("data_sha256", "data_revision", "protocol_sha256", "definition_sha256")
     return {
         "part": suite.get("part", "test"),
         "paraphrases": suite.get("paraphrases"),

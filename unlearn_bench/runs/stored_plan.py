@@ -17,6 +17,18 @@ from unlearn_bench.schema import Origin
 
 
 @dataclass(frozen=True)
+class Named:
+    """What no cell says, and a board does: how model and edit set are called.
+
+    slug: the folder of the model's boards. label: for people. edit_set: with source and revision.
+    """
+
+    slug: str
+    label: str
+    edit_set: str
+
+
+@dataclass(frozen=True)
 class StoredPlan:
     """As far as a board reads it, `runs.plan.Plan` of cells that were asked the same.
 
@@ -44,26 +56,24 @@ def plan_of(
     cells: Sequence[StoredCell],
     protocols: Mapping[str, Protocol],
     cards: Mapping[str, Card],
-    *,
-    name: str,
-    label: str,
-    edit_set: str,
+    names: Mapping[str, str],
+    model: Named,
 ) -> StoredPlan:
-    """The plan that these cells tell of. name, label: the model's slug and what people call it.
+    """The plan that these cells tell of.
 
-    cards: by method id, of every cell's method. edit_set: as a board has it.
+    names: of each cell's row, by its key. cards: by these names.
     """
     facts = cells[0].determinants
     target = facts["target"]
     return StoredPlan(
-        model=OpenedModel(Path(), name, label, str(target["fingerprint"]), ""),
+        model=OpenedModel(Path(), model.slug, model.label, str(target["fingerprint"]), ""),
         own_target=bool(target.get("own")),
         suite_name=cells[0].suite,
-        edit_set=edit_set,
+        edit_set=model.edit_set,
         protocols=protocols,
         origins=_origins(cells),
         cards=cards,
-        cells=tuple(_cell(cell, cards[cell.method]) for cell in cells),
+        cells=tuple(_cell(cell, names[cell.record.key], cards) for cell in cells),
         engine=str(facts["engine"]["name"]),
         dtype=str(facts["engine"]["dtype"]),
         scorer=facts["scorer"],
@@ -71,9 +81,9 @@ def plan_of(
     )
 
 
-def _cell(cell: StoredCell, card: Card) -> Cell:
+def _cell(cell: StoredCell, name: str, cards: Mapping[str, Card]) -> Cell:
     options = cell.determinants["method"]["options"]
-    return Cell(cell.method, cell.seed, role_of(card), options, dict(cell.determinants))
+    return Cell(name, cell.seed, role_of(cards[name]), options, dict(cell.determinants))
 
 
 def _origins(cells: Sequence[StoredCell]) -> dict[str, Origin]:
