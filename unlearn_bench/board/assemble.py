@@ -20,6 +20,7 @@ from unlearn_bench.runs.execute import CellResult
 from unlearn_bench.runs.stored_plan import plan_of
 from unlearn_bench.runs.tuned import Winner
 
+MADE_ANEW = ("versions", "asked", "tuning", "notes")
 OTHER_COLUMNS = (
     "made of other columns than the other rows': merge the run's folder in place of its board"
 )
@@ -111,24 +112,22 @@ def _common_protocol(own: Mapping[str, Any], entries: Sequence[Entry]) -> dict[s
     """
     protocols = [one.protocol for one in entries]
     boards = [one.board.board.protocol for one in entries if one.board]
-    told = sorted({repr(protocol.get("notes")): protocol for protocol in boards}.items())
-    notes = dict.fromkeys(note for _, protocol in told for note in protocol.get("notes", ()))
-    found: dict[str, Any] = {}
-    for name, value in own.items():  # in the order in which evaluate writes them
-        if name == "versions":
-            value = {
-                library: version
-                for library, version in value.items()
-                if all(one["versions"].get(library) == version for one in protocols)
-            }
-        elif name == "asked" and value:
-            value = {**value, "decoding": _decoding(protocols)}
-        elif name == "notes" and boards and (tuning := boards[0].get("tuning")):
-            if all(one.get("tuning") == tuning for one in boards):
-                found["tuning"] = tuning
-        if name != "tuning":
-            found[name] = list(notes) if name == "notes" else value
-    return found
+    told = sorted({repr(protocol["notes"]): protocol["notes"] for protocol in boards}.items())
+    tuning = boards[0].get("tuning") if boards else None
+    tuned_alike = tuning and all(protocol.get("tuning") == tuning for protocol in boards)
+    versions = {
+        name: version
+        for name, version in own["versions"].items()
+        if all(protocol["versions"].get(name) == version for protocol in protocols)
+    }
+    asked = own.get("asked")
+    return {  # in the order in which evaluate writes it
+        **{name: value for name, value in own.items() if name not in MADE_ANEW},
+        "versions": versions,
+        **({"asked": {**asked, "decoding": _decoding(protocols)}} if asked else {}),
+        **({"tuning": tuning} if tuned_alike else {}),
+        "notes": list(dict.fromkeys(note for _, notes in told for note in notes)),
+    }
 
 
 def _decoding(protocols: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -39,6 +39,7 @@ SHOWN_ERRORS = 5
 Figure = StrictInt | StrictFloat | Literal["inf", "-inf"] | None  # null is missing
 TaskHash = Literal["data_sha256", "data_revision", "protocol_sha256", "definition_sha256"]
 Seed = Annotated[str, StringConstraints(pattern=r"^([0-9]+|mean)$")]
+Slug = Annotated[str, StringConstraints(pattern=r"^[^/\\.][^/\\]*$")]  # a file or folder is called so
 Name = Annotated[str, StringConstraints(min_length=1)]
 
 
@@ -129,6 +130,10 @@ class RowPart(Part):
     calibrated: dict[str, CalibratedPart] = Field(default_factory=dict)
     trace: dict[Kind, Figure] = Field(default_factory=dict)
 
+    def told(self, name: str) -> str:
+        """What its provenance says by this name; "" where it says nothing."""
+        return {str(known): text for known, text in self.provenance.items()}.get(name, "")
+
 
 class TaskPart(Part):
     """items: the limit, null for all; source: where the data came from, its revision and hash."""
@@ -179,8 +184,8 @@ class BoardFile(Part):
     """One leaderboard: a model and a suite."""
 
     format: Literal[1]
-    model: Name
-    suite: Name
+    model: Slug
+    suite: Slug
     protocol: ProtocolPart
     columns: list[ColumnPart]
     overall: SummaryPart | None = None
@@ -250,9 +255,17 @@ def to_board(content: BoardFile) -> Board:
         rows=tuple(_row(row, columns) for row in content.rows),
         protocol=content.protocol.model_dump(mode="json", exclude_unset=True),
         overall=dict(told.columns) if told else {},
-        left_out={name: dict(forms) for name, forms in told.left_out.items()} if told else {},
+        left_out=_left_out(told) if told else {},
         trace=dict(content.trace),
     )
+
+
+def _left_out(told: SummaryPart) -> dict[str, dict[str, str]]:
+    """By column and form the reason."""
+    return {
+        name: {str(form): reason for form, reason in forms.items()}
+        for name, forms in told.left_out.items()
+    }
 
 
 def read_board(path: Path) -> Board:
@@ -288,7 +301,7 @@ def _row(row: RowPart, columns: dict[str, Column]) -> Row:
             for name, value in row.tuning.model_dump().items()
             if value is not None
         },
-        provenance=dict(row.provenance),
+        provenance={str(name): text for name, text in row.provenance.items()},
         calibrated={
             name: Calibrated(
                 one.form, to_float(one.value), to_float(one.low), to_float(one.high), one.reason

@@ -149,7 +149,8 @@ def _refuse_contradiction(best: Entry, other: Entry) -> None:
     """Two given rows without cells must say the same."""
     if best.cell or other.cell or not other.given or other.status not in SCORED:
         return
-    assert best.row is not None and other.row is not None
+    assert best.row is not None
+    assert other.row is not None
     ours, theirs = best.row.scores, other.row.scores
     wrong = [
         name
