@@ -139,10 +139,7 @@ def _decoding(protocols: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _with_kept(board: Board, kept: Mapping[tuple[str, str], Kept]) -> Board:
     """The board with the summaries that kept rows came with, where they are of the same columns."""
-    boards = [one.board.board for one in kept.values()]
-    block = max([board, *boards], key=_summarised, default=board) if kept else board
-    if _summarised(board)[0]:
-        block = board
+    block = _summary_block(board, [one.board.board for one in kept.values()])
     columns = _plain(block)
     rows = {
         place: replace(
@@ -169,6 +166,14 @@ def _with_kept(board: Board, kept: Mapping[tuple[str, str], Kept]) -> Board:
             for row in board.rows
         ),
     )
+
+
+def _summary_block(board: Board, came: Sequence[Board]) -> Board:
+    """Whose overall columns are the board's: its cells' where they make an overall score, else
+    those of the board with most of them.
+    """
+    worked_out = bool(board.overall) and _summarised(board)[0] > 0
+    return board if worked_out or not came else max(came, key=_summarised)
 
 
 def _summarised(board: Board) -> tuple[int, str]:

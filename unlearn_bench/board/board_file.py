@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
@@ -26,7 +27,7 @@ from pydantic import (
 from unlearn_bench.board.files import FORMAT, ProvenanceName
 from unlearn_bench.board.table import Board, Column, Role, Row
 from unlearn_bench.compare.calibrate import Calibrated, Form
-from unlearn_bench.compare.overall import Overall
+from unlearn_bench.compare.overall import FORMULA, Overall
 from unlearn_bench.compare.trace import Kind
 from unlearn_bench.errors import CorruptDataError
 from unlearn_bench.runs.store import CellStatus
@@ -35,11 +36,14 @@ from unlearn_bench.schema import Direction, Score
 SCHEMA = Path(__file__).parent / "board.schema.json"
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 SHOWN_ERRORS = 5
+OTHERWISE_MADE = Overall(math.nan, reason="made by another formula than this version's")
 
 Figure = StrictInt | StrictFloat | Literal["inf", "-inf"] | None  # null is missing
 TaskHash = Literal["data_sha256", "data_revision", "protocol_sha256", "definition_sha256"]
 Seed = Annotated[str, StringConstraints(pattern=r"^([0-9]+|mean)$")]
-Slug = Annotated[str, StringConstraints(pattern=r"^[^/\\.][^/\\]*$")]  # a file or folder is called so
+Slug = Annotated[
+    str, StringConstraints(pattern=r"^[^/\\.][^/\\]*$")
+]  # a file or folder is called so
 Name = Annotated[str, StringConstraints(min_length=1)]
 
 
@@ -269,7 +273,10 @@ def _left_out(told: SummaryPart) -> dict[str, dict[str, str]]:
 
 
 def read_board(path: Path) -> Board:
-    """The board of a JSON file. Raises CorruptDataError, also for scores of no column."""
+    """The board of a JSON file, without overall scores that another formula made.
+
+    Raises CorruptDataError, also for scores of no column.
+    """
     content = read_board_file(path)
     known = {column.name for column in content.columns}
     for row in content.rows:
@@ -279,7 +286,10 @@ def read_board(path: Path) -> Board:
                 where=str(path),
                 next_step=f"unlearn-bench board validate {path}",
             )
-    return to_board(content)
+    board = to_board(content)
+    if content.overall is None or content.overall.formula == FORMULA:
+        return board
+    return replace(board, rows=tuple(replace(row, overall=OTHERWISE_MADE) for row in board.rows))
 
 
 def _row(row: RowPart, columns: dict[str, Column]) -> Row:

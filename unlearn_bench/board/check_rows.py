@@ -22,20 +22,28 @@ from unlearn_bench.board.board_file import (
 from unlearn_bench.board.faults import Fault, place_of
 from unlearn_bench.board.table import MEAN
 from unlearn_bench.compare.calibrate import Calibrated
-from unlearn_bench.compare.overall import KEEP, overall
+from unlearn_bench.compare.overall import FORMULA, KEEP, overall
 from unlearn_bench.protocols.catalog import list_protocols
 from unlearn_bench.schema import SCORED
 
 SHARE = "share"
 BIASED = ("group_max", "group_gap")
 CLOSE = 1e-9  # relative and absolute: sums in another order
+NEWER = "validate it with the version that wrote it, or merge the run's folder with this one"
 ASK = "ask who wrote it for the run's folder, and: unlearn-bench board validate FILE --run RUN"
 
 
 def check_rows(content: BoardFile) -> Iterator[Fault]:
     """Every row by itself, then against the target, the other seeds, and what summaries are of."""
+    if content.overall and content.overall.formula != FORMULA:
+        yield Fault(
+            "its formula is not this version's: the scores cannot be checked",
+            NEWER,
+            column="overall",
+        )
     counts = Counter((row.method, row.seed) for row in content.rows)
     columns = {column.name: column for column in content.columns}
+    biased = _biased(content.columns)
     targets = {row.seed: row for row in content.rows if row.role == "target"}
     for row in content.rows:
         place = place_of(row)
@@ -43,7 +51,7 @@ def check_rows(content: BoardFile) -> Iterator[Fault]:
             yield Fault("the row is there twice", ASK, place)
         yield from _status(row)
         for name, score in row.scores.items():
-            for what in _score(score, columns[name]):
+            for what in _score(score, columns[name], name in biased):
                 yield Fault(what, ASK, place, name)
         yield from _against_target(row, targets.get(row.seed))
         yield from _calibrated(row)
@@ -63,7 +71,7 @@ def _status(row: RowPart) -> Iterator[Fault]:
         yield Fault(f"it is {row.status}, and no reason says why", ASK, place_of(row))
 
 
-def _score(score: ScorePart, column: ColumnPart) -> Iterator[str]:
+def _score(score: ScorePart, column: ColumnPart, biased: bool) -> Iterator[str]:
     value, stderr, low, high = map(to_float, (score.value, score.stderr, score.low, score.high))
     if score.n == 0 and score.value is not None:
         yield f"its value is {score.value}, of no item"
@@ -73,17 +81,20 @@ def _score(score: ScorePart, column: ColumnPart) -> Iterator[str]:
         yield "its interval has one end"
     elif low > high:
         yield f"its interval begins at {low} and ends at {high}"
-    elif not _is_biased(column) and (value < low - CLOSE or value > high + CLOSE):
+    elif not biased and (value < low - CLOSE or value > high + CLOSE):
         yield f"its value {value} is outside its interval {low} to {high}"
     if column.unit == SHARE and not (math.isnan(value) or 0 <= value <= 1):
         yield f"a share is {value}"
 
 
-def _is_biased(column: ColumnPart) -> bool:
-    """Also of a task that nobody here knows: its reduction may be one of these."""
-    task = list_protocols().get(column.task)
-    metric = task.metrics.get(column.metric) if task else None
-    return metric is None or metric.reduce in BIASED
+def _biased(columns: Sequence[ColumnPart]) -> set[str]:
+    """Also those of a task that nobody here knows: their reduction may be such a one."""
+    known = list_protocols()
+    metrics = {
+        one.name: known[one.task].metrics.get(one.metric) if one.task in known else None
+        for one in columns
+    }
+    return {name for name, metric in metrics.items() if metric is None or metric.reduce in BIASED}
 
 
 def _against_target(row: RowPart, target: RowPart | None) -> Iterator[Fault]:

@@ -24,7 +24,7 @@ from unlearn_bench.board.board_file import (
     to_board,
 )
 from unlearn_bench.board.faults import place_of
-from unlearn_bench.board.files import render_csv, render_json
+from unlearn_bench.board.files import render_csv
 from unlearn_bench.board.markdown import render_markdown
 from unlearn_bench.board.table import MEAN
 from unlearn_bench.board.validate import validate
@@ -75,7 +75,7 @@ def prepare(file: Path, to: str, kind: Kind, chosen: str = "") -> Publication:
     if kind == "dataset":
         if chosen:
             raise UsageError("a dataset takes the whole board", next_step="leave out --row")
-        return Publication(to, kind, message, _files(content))
+        return Publication(to, kind, message, _files(file, content))
     row = choose_row(content, chosen)
     results, left_out = evaluation_results(content, row)
     return Publication(to, kind, message, {}, tuple(results), place_of(row), tuple(left_out))
@@ -86,12 +86,14 @@ def _check_name(to: str) -> None:
         raise UsageError(f"{to!r} names no repository", next_step="write --to owner/name")
 
 
-def _files(content: BoardFile) -> dict[str, bytes]:
+def _files(file: Path, content: BoardFile) -> dict[str, bytes]:
+    """The JSON as it is, and what it renders to: a CSV beside it was found to be the same."""
     board = to_board(content)
-    renderings = {"csv": render_csv, "json": render_json, "md": render_markdown}
+    name = f"{board.model}/{board.suite}"
     return {
-        f"{board.model}/{board.suite}.{suffix}": render(board).encode("utf-8", "backslashreplace")
-        for suffix, render in renderings.items()
+        f"{name}.json": file.read_bytes(),
+        f"{name}.csv": render_csv(board).encode("utf-8", "backslashreplace"),
+        f"{name}.md": render_markdown(board).encode("utf-8", "backslashreplace"),
     }
 
 
@@ -257,8 +259,6 @@ def with_results(card: str, publication: Publication) -> str:
     from huggingface_hub import ModelCard
 
     name = publication.to.rpartition("/")[2]
-    from huggingface_hub import ModelCard
-
     found = ModelCard(card or f"---\n{{}}\n---\n\n# {name}\n")
     new = list(publication.results)
     data: Any = found.data  # which fields it has depends on the card
