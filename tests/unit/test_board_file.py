@@ -124,7 +124,7 @@ def test_the_schema_takes_what_evaluate_writes(board: Path) -> None:
 def test_broken_json_is_an_error_that_names_the_file(tmp_path: Path, text: str) -> None:
     path = tmp_path / "quick.json"
     path.write_bytes(text.encode("latin-1"))
-    with pytest.raises(CorruptDataError, match="cannot be read|its format is") as caught:
+    with pytest.raises(CorruptDataError, match=r"cannot be read|its format is") as caught:
         read_board_file(path)
     assert caught.value.where == str(path)
 

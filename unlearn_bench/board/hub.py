@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -245,11 +246,12 @@ def _read_card(hub: HfApi, to: str) -> tuple[str, str | None]:
     """The card's text and the commit that it is of; both empty where the model has none."""
     from huggingface_hub.errors import EntryNotFoundError
 
-    try:
-        path = Path(hub.hf_hub_download(to, CARD))
-    except EntryNotFoundError:
-        return "", None
-    return path.read_text(encoding="utf-8"), path.parent.name  # …/snapshots/<commit>/README.md
+    with tempfile.TemporaryDirectory() as cache:  # the card as it is now, not as it was once
+        try:
+            path = Path(hub.hf_hub_download(to, CARD, cache_dir=cache))
+        except EntryNotFoundError:
+            return "", None
+        return path.read_text(encoding="utf-8"), path.parent.name  # snapshots/<commit>/README.md
 
 
 def with_results(card: str, publication: Publication) -> str:
