@@ -29,6 +29,7 @@ class LocalHub(ThreadingHTTPServer):
         self.files: dict[tuple[str, str], dict[str, bytes]] = {}
         self.commits: list[tuple[str, str, str]] = []
         self.seen: list[str] = []
+        self.unsteady = False  # whether files cannot be read, though commits can be made
 
     @property
     def address(self) -> str:
@@ -55,7 +56,9 @@ class Handler(BaseHTTPRequestHandler):
         self.server.seen.append(f"{self.command} {self.path}")
         match = FILE.fullmatch(self.path)
         files = self.server.files.get(("model", match["repo"])) if match else None
-        if match is None or files is None:
+        if self.server.unsteady:
+            self._answer(403, {})  # 5xx would be asked again for 20 s
+        elif match is None or files is None:
             self._answer(404, {}, {"X-Error-Code": "RepoNotFound"})
         elif match["path"] not in files:
             self._answer(404, {}, {"X-Error-Code": "EntryNotFound"})

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from tests.unit.board_runs import facts, read_json, write_run
 from unlearn_bench.board.merge import merge, write_merged
 from unlearn_bench.board.validate import render_verdicts, validate
+from unlearn_bench.cli import app
 from unlearn_bench.errors import (
     CorruptDataError,
     IncomparableError,
@@ -426,3 +428,20 @@ def test_text_cells_stay_safe_and_negative_numbers_stay_numbers(tmp_path: Path) 
     lines = {row["method"]: row for row in csv.DictReader(io.StringIO(text))}
     assert lines["grad_diff"]["reason"] == '\'=HYPERLINK("x")'
     assert lines["npo"]["fur.forget_choice_acc.delta"] == "-0.75"
+
+
+def test_the_command_writes_says_so_and_refuses_with_3_and_2(tmp_path: Path) -> None:
+    write_run(tmp_path / "a")
+    write_run(tmp_path / "b", ("noop", "npo"), common=other_protocol("limit"))
+    out, runner = tmp_path / "out", CliRunner()
+    done = runner.invoke(app, ["board", "merge", str(tmp_path / "a"), "--output", str(out)])
+    assert done.exit_code == 0
+    assert done.output.splitlines() == [
+        f"wrote {out / 'tiny' / f'quick.{suffix}'}" for suffix in ("csv", "json", "md")
+    ]
+    both = [str(tmp_path / "a"), str(tmp_path / "b"), "--output", str(out)]
+    refused = runner.invoke(app, ["board", "merge", *both])
+    assert refused.exit_code == 3
+    assert "tasks.fur.items is 12" in refused.output
+    assert runner.invoke(app, ["board", "merge", *both, "--apart"]).exit_code == 0
+    assert runner.invoke(app, ["board", "merge", str(tmp_path / "none")]).exit_code == 2

@@ -178,11 +178,13 @@ def test_a_repository_that_is_not_there_is_an_error_with_the_next_step(
     assert not hub.commits
 
 
-def test_a_hub_that_does_not_answer_is_an_error(board: Path) -> None:
-    with local_hub() as gone:
-        client = api(gone)
+def test_a_card_that_cannot_be_read_is_not_written_anew(board: Path, hub: LocalHub) -> None:
+    """The model has a card; the hub does not give it out now, yet would take a commit."""
+    hub.files["model", TO] = {"README.md": CARD.encode()}
+    hub.unsteady = True
     with pytest.raises(UnlearnBenchError, match="nothing was published"):
-        publish_board(prepare(board, TO, "dataset"), client)
+        publish_board(prepare(board, TO, "model", "npo@0"), api(hub))
+    assert hub.files["model", TO]["README.md"] == CARD.encode()
 
 
 def test_a_board_with_a_fault_is_not_published(board: Path) -> None:

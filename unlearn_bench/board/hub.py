@@ -244,12 +244,12 @@ def publish_board(publication: Publication, api: HfApi | None = None) -> str:
 
 def _read_card(hub: HfApi, to: str) -> tuple[str, str | None]:
     """The card's text and the commit that it is of; both empty where the model has none."""
-    from huggingface_hub.errors import EntryNotFoundError
+    from huggingface_hub.errors import RemoteEntryNotFoundError
 
     with tempfile.TemporaryDirectory() as cache:  # the card as it is now, not as it was once
         try:
             path = Path(hub.hf_hub_download(to, CARD, cache_dir=cache))
-        except EntryNotFoundError:
+        except RemoteEntryNotFoundError:  # a hub that is out of reach raises another
             return "", None
         return path.read_text(encoding="utf-8"), path.parent.name  # snapshots/<commit>/README.md
 
