@@ -212,6 +212,25 @@ def test_of_two_cells_of_one_method_options_and_seed_the_last_to_finish_counts(
     assert "npo seed 0 is there twice" in notes_of(tmp_path / "new", tmp_path / "a", tmp_path / "b")
 
 
+def test_the_same_cell_with_other_numbers_is_said(tmp_path: Path) -> None:
+    """Two machines rounded differently: the last to finish counts, whatever it says."""
+    write_run(tmp_path / "a", (*REFERENCES, "npo"), minute=2, level=9)
+    write_run(tmp_path / "b", ("npo",), minute=1, level=3)
+    sides = tmp_path / "a", tmp_path / "b"
+    assert value(rows(merged(tmp_path / "out", *sides))["npo@0"]) == 0.75
+    notes = notes_of(tmp_path / "new", *sides)
+    assert "npo seed 0 is there twice" in notes
+    assert "noop" not in notes
+
+
+def test_rows_edited_from_other_targets_are_said(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", (*REFERENCES, "npo"))
+    board = write_run(tmp_path / "b", ("noop", "grad_diff"))
+    assert notes_of(tmp_path / "new", tmp_path / "a", board) == ""
+    changed(board, rows__1__provenance__target_fingerprint="sha256:" + "0" * 64)
+    assert "the rows come from 2 targets" in notes_of(tmp_path / "new", tmp_path / "a", board)
+
+
 def test_versions_in_common_are_the_boards_and_its_own_each_rows(tmp_path: Path) -> None:
     write_run(tmp_path / "a", (*REFERENCES, "npo"), minute=5)
     versions = {"unlearn-bench": "0", "lm-eval": "0.4.13", "torch": "3"}

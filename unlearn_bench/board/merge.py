@@ -59,6 +59,7 @@ def merge(
                 chosen = _choose(group, notes)
                 _refuse_overwriting(folder / f"{name}.json", inputs)
                 board = assemble(_with_names(chosen), name)
+                notes += _other_targets(board)
                 merged.append(Merged(folder, board))
     if not merged:
         raise UsageError("nothing of what was named belongs on a board", next_step="; ".join(notes))
@@ -136,13 +137,25 @@ def _choose(group: Sequence[Entry], notes: list[str]) -> list[Entry]:
         best, *others = sorted(entries, key=lambda one: one.rank, reverse=True)
         for other in others:
             _refuse_contradiction(best, other)
-            if other.given and (best.key != other.key or best.source != other.source):
+            if other.given and _says_otherwise(best, other):
                 notes.append(
-                    f"{other.method} seed {other.seed} is there twice: cell {best.key[:8]} counts, "
-                    f"{other.key[:8]} does not"
+                    f"{other.method} seed {other.seed} is there twice: "
+                    f"{best.source} counts, {other.source} does not"
                 )
         chosen.append(best)
     return chosen
+
+
+def _says_otherwise(best: Entry, other: Entry) -> bool:
+    """Whether leaving one of the two out loses anything: it is another cell, or the same cell with
+    other numbers.
+    """
+    if best.key != other.key:
+        return True
+    told = [
+        one.cell.record.files.get("items.parquet") if one.cell else None for one in (best, other)
+    ]
+    return told[0] != told[1]
 
 
 def _refuse_contradiction(best: Entry, other: Entry) -> None:
@@ -164,6 +177,17 @@ def _refuse_contradiction(best: Entry, other: Entry) -> None:
             f"{other.source}",
             next_step="name the runs' folders, whose cells can be told apart, or leave one out",
         )
+
+
+def _other_targets(board: Board) -> list[str]:
+    """A note where rows were edited from targets that are not the same to the bit."""
+    targets = {row.provenance.get("target_fingerprint", "") for row in board.rows} - {""}
+    if len(targets) < 2:
+        return []
+    return [
+        f"{board.model}, suite {board.suite}: the rows come from {len(targets)} targets, trained by "
+        "one recipe on different machines; deltas are to the one on the board"
+    ]
 
 
 def _with_names(chosen: Sequence[Entry]) -> dict[tuple[str, str], Entry]:
