@@ -185,8 +185,8 @@ def _other_targets(board: Board) -> list[str]:
     if len(targets) < 2:
         return []
     return [
-        f"{board.model}, suite {board.suite}: the rows come from {len(targets)} targets, trained by "
-        "one recipe on different machines; deltas are to the one on the board"
+        f"{board.model}, suite {board.suite}: the rows come from {len(targets)} targets, of one "
+        "recipe on different machines; deltas are to the one on the board"
     ]
 
 
