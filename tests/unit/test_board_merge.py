@@ -190,6 +190,8 @@ def test_a_cell_with_scores_goes_before_one_that_failed_later(tmp_path: Path) ->
     write_run(tmp_path / "b", ("noop", "npo"), ended={"npo": "failed"}, minute=9)
     found = rows(merged(tmp_path / "out", tmp_path / "a", tmp_path / "b"))
     assert found["npo@0"]["status"] == "success"
+    merged(tmp_path / "there", tmp_path / "a")
+    assert rows(merged(tmp_path / "there", tmp_path / "b"))["npo@0"]["status"] == "success"
 
 
 def test_the_same_cell_in_two_folders_counts_once(tmp_path: Path) -> None:
@@ -197,6 +199,8 @@ def test_the_same_cell_in_two_folders_counts_once(tmp_path: Path) -> None:
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     once = merged(tmp_path / "one", tmp_path / "a")
     assert merged(tmp_path / "two", tmp_path / "a", tmp_path / "b") == once
+    board = tmp_path / "a" / "leaderboards" / "tiny" / "quick.json"
+    assert notes_of(tmp_path / "three", tmp_path / "a", tmp_path / "b", board) == ""
 
 
 def test_of_two_cells_of_one_method_options_and_seed_the_last_to_finish_counts(
@@ -323,7 +327,30 @@ def test_apart_leaves_the_board_that_is_there_its_name(tmp_path: Path) -> None:
     assert (out / "tiny" / "quick.json").read_bytes() == before["quick.json"]
 
 
-def test_a_board_from_before_the_hashes_is_not_taken_for_the_same(tmp_path: Path) -> None:
+def test_what_was_kept_apart_once_finds_its_board_again(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    write_run(tmp_path / "a", (*REFERENCES, "npo"))
+    write_run(tmp_path / "b", ("noop", "npo"), common=other_protocol("limit"))
+    merged(out, tmp_path / "a")
+    merged(out, tmp_path / "b", apart=True)
+    write_run(tmp_path / "c", ("noop", "grad_diff"))
+    assert "grad_diff@0" in rows(merged(out, tmp_path / "c"))
+    write_run(tmp_path / "d", ("noop", "grad_diff"), common=other_protocol("limit"))
+    (name,) = [n for n in merged(out, tmp_path / "d") if n.endswith(".json")]
+    assert name.startswith("quick-")
+    assert len(list((out / "tiny").glob("*.json"))) == 2
+
+
+def test_a_board_from_before_the_hashes_is_renewed_by_its_own_cells(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    board = write_run(tmp_path / "a", (*REFERENCES, "npo"), leaderboards=out)
+    before, content = board.read_bytes(), read_json(board)
+    del content["protocol"]["asked"]
+    board.write_text(json.dumps(content))
+    assert merged(out, tmp_path / "a")["quick.json"] == before
+
+
+def test_a_board_from_before_the_hashes_is_not_is_not_taken_for_the_same(tmp_path: Path) -> None:
     board = write_run(tmp_path / "a", (*REFERENCES, "npo"))
     content = read_json(board)
     del content["protocol"]["asked"]

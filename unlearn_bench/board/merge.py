@@ -51,8 +51,8 @@ def merge(
     for slug, suite in sorted(touched):
         own = [one for one in entries if (one.named.slug, one.protocol["suite"]) == (slug, suite)]
         groups = _by_protocol(_without_superseded(own))
-        if len(groups) > 1 and not apart:
-            raise _apart_error(slug, suite, groups)
+        if not apart and (contending := _contending(suite, groups)):
+            raise _apart_error(slug, suite, contending)
         folder = inside(leaderboards, slug)
         for name, group in zip(_names(suite, groups), groups, strict=True):
             if any(one.given for one in group):
@@ -88,6 +88,16 @@ def _by_protocol(entries: Sequence[Entry]) -> list[list[Entry]]:
         else:
             groups.append([one])
     return groups
+
+
+def _contending(suite: str, groups: Sequence[Sequence[Entry]]) -> list[Sequence[Entry]]:
+    """Groups of which more than one would be the suite's board: the one that is, and what is given
+    and has no board yet.
+    """
+    named = [(group, _existing_name(group)) for group in groups]
+    found = [group for group, name in named if name == suite]
+    found += [group for group, name in named if name is None]
+    return found if len(found) > 1 else []
 
 
 def _apart_error(slug: str, suite: str, groups: Sequence[Sequence[Entry]]) -> IncomparableError:
