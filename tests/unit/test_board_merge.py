@@ -348,6 +348,9 @@ def test_a_board_from_before_the_hashes_is_renewed_by_its_own_cells(tmp_path: Pa
     del content["protocol"]["asked"]
     board.write_text(json.dumps(content))
     assert merged(out, tmp_path / "a")["quick.json"] == before
+    newer = shutil.copy(board, tmp_path / "newer.json")
+    board.write_text(json.dumps(content))
+    assert merged(out, Path(newer))["quick.json"] == before
 
 
 def test_a_board_from_before_the_hashes_is_not_is_not_taken_for_the_same(tmp_path: Path) -> None:

@@ -159,8 +159,7 @@ def _named(
 
 
 def row_entries(inputs: Inputs) -> Iterator[Entry]:
-    """Rows of boards whose cells are not here. Raises UsageError for one that names no cell."""
-    keys = {cell.record.key for cell in inputs.cells}
+    """Rows of boards. Raises UsageError for one that names no cell."""
     for one in inputs.boards:
         for row in one.rows:
             missing = [name for name in ("cell_key", "options") if not row.provenance.get(name)]
@@ -172,17 +171,16 @@ def row_entries(inputs: Inputs) -> Iterator[Entry]:
                     next_step=f"unlearn-bench board validate {one.path}",
                 )
             protocol = one.board.protocol
-            if row.provenance["cell_key"] not in keys:
-                yield Entry(
-                    named=Named(one.board.model, protocol["model"], protocol.get("edit_set", "")),
-                    method=row.method.partition(VARIANT)[0],
-                    options=row.provenance["options"],
-                    seed=row.seed,
-                    protocol=protocol,
-                    status=row.status,
-                    source=str(one.path),
-                    given=not one.existing,
-                    key=row.provenance["cell_key"],
-                    board=one,
-                    row=row,
-                )
+            yield Entry(
+                named=Named(one.board.model, protocol["model"], protocol.get("edit_set", "")),
+                method=row.method.partition(VARIANT)[0],
+                options=row.provenance["options"],
+                seed=row.seed,
+                protocol=protocol,
+                status=row.status,
+                source=str(one.path),
+                given=not one.existing,
+                key=row.provenance["cell_key"],
+                board=one,
+                row=row,
+            )

@@ -72,9 +72,18 @@ def write_merged(merged: Sequence[Merged]) -> list[Path]:
 
 
 def _without_superseded(entries: Sequence[Entry]) -> list[Entry]:
-    """Without the rows of cells that a given entry is: they stand on it under its own protocol."""
-    given = {one.key for one in entries if one.given}
-    return [one for one in entries if one.given or one.key not in given]
+    """Without rows of cells that are there themselves, or that a given board has too: a cell stands
+    under the protocol that is known best of it. What is given twice alike stays, to be told apart.
+    """
+    best: dict[str, Entry] = {}
+    for one in sorted(entries, key=lambda one: one.rank):
+        best[one.key] = one
+    return [
+        one
+        for one in entries
+        if one is best[one.key]
+        or (one.given and (one.cell is not None or best[one.key].cell is None))
+    ]
 
 
 def _by_protocol(entries: Sequence[Entry]) -> list[list[Entry]]:
