@@ -36,8 +36,8 @@ BASE = "sha256:" + "a" * 64
 DATA = {"fur": "d" * 64, "wikitext_mini": "e" * 64}
 EDIT_SET = Origin("fur", "bundled", "tasks/fur", "1", "f" * 64)
 FACTS = 12
-PARTS = {
-    "forget": ("forget_extraction_strength", "forget_choice_acc"),
+PARTS = {  # the headline of fur, and one metric more
+    "forget": ("forget_extraction_strength", "forget_choice_acc", "forget_exact_memorization"),
     "update": ("update_efficacy", "update_new_rouge_l"),
     "retain": ("retain_neighbour_rouge_l", "retain_stranger_rouge_l"),
 }

@@ -107,6 +107,7 @@ def test_what_is_no_board_is_refused_by_the_reader_and_by_the_schema(
         read_board_file(board)
     assert str(board) in str(caught.value)
     assert caught.value.next_step
+    assert ("its format is" in caught.value.what) == ("format" in name or name == "a list")
     jsonschema = pytest.importorskip("jsonschema")
     validator = jsonschema.Draft202012Validator(json.loads(SCHEMA.read_bytes()))
     assert not validator.is_valid(content)

@@ -110,6 +110,14 @@ def test_merging_again_changes_no_byte(tmp_path: Path) -> None:
     )
 
 
+def test_a_board_that_is_there_already_may_be_named(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    write_run(tmp_path / "a")
+    first = merged(out, tmp_path / "a")
+    (out / "tiny" / "quick.md").unlink()
+    assert merged(out, out) == first
+
+
 def test_seeds_of_two_runs_are_one_mean(tmp_path: Path) -> None:
     """3 and 9 of 12 facts: mean 0.5."""
     write_run(tmp_path / "a", (*REFERENCES, "npo"), (0,))

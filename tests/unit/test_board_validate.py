@@ -144,6 +144,7 @@ FAULTS: dict[str, tuple[Change, str]] = {
     ),
     "another data hash": (told("data_sha256", "0" * 64), "data_sha256: it is '0000"),
     "a key that is none": (told("cell_key", "abc"), "'abc' is no hash of its form"),
+    "a key that is too long": (told("cell_key", "0" * 65), "is no hash of its form"),
     "a bare fingerprint": (told("weights_fingerprint", "0" * 64), "is no hash of its form"),
     "a base that is none": (lambda c: c["protocol"].update(base_fingerprint="x"), "'x', no hash"),
     "the same cell twice": (
@@ -190,6 +191,22 @@ def test_the_largest_group_may_lie_outside_its_interval(board: Path) -> None:
     bare = {"value": 0.2, "stderr": 0.1, "low": 0.3, "high": 0.5, "n": 9, "missing": 0}
     row(content)["scores"]["own.worst"] = bare | {"delta": None}
     assert not list(check_rows(BoardFile.model_validate(content)))
+
+
+def test_what_a_method_is_for_is_no_part_of_what_it_keeps(board: Path) -> None:
+    """Were the prose npo's goal, wholly reached: gain (0.75 + 1)/2, keep 0.75 of the facts alone;
+    overall 2/(1/.875 + 1/.75) = 21/26.
+    """
+
+    def purpose(content: dict[str, Any]) -> None:
+        name, own = "wikitext_mini.word_perplexity", row(content)
+        content["overall"]["columns"]["detoxify"] = [name]
+        own["calibrated"][name]["form"] = "removed"
+        own["overall"] |= {"value": 21 / 26, "low": None, "high": None, "gain": 0.875}
+        own["overall"] |= {"keep": 0.75, "gains": {"forget": 0.75, "detoxify": 1.0}}
+        content["rows"] = [one for one in content["rows"] if one["seed"] != "mean"]
+
+    assert render_verdicts([check(board, purpose)]).endswith(": valid (10 rows, 82 columns)\n")
 
 
 CSV: dict[str, tuple[Callable[[str], str], str]] = {

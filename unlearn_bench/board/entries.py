@@ -179,7 +179,7 @@ def row_entries(inputs: Inputs) -> Iterator[Entry]:
                 protocol=protocol,
                 status=row.status,
                 source=str(one.path),
-                given=not one.existing,
+                given=one.given,
                 key=row.provenance["cell_key"],
                 board=one,
                 row=row,

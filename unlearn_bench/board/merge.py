@@ -134,7 +134,9 @@ def _names(suite: str, groups: Sequence[Sequence[Entry]]) -> list[str]:
 
 
 def _existing_name(group: Sequence[Entry]) -> str | None:
-    names = [one.board.board.suite for one in group if one.board and not one.given]
+    """The suite name of the board that these rows are on already; None where they are on none."""
+    boards = [one.board for one in group if one.cell is None and one.board is not None]
+    names = [board.board.suite for board in boards if board.existing]
     return min(names, key=lambda name: (len(name), name)) if names else None
 
 

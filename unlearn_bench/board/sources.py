@@ -21,11 +21,14 @@ RUNS_BOARDS = "leaderboards/*/*.json"
 
 @dataclass(frozen=True)
 class ReadBoard:
-    """One board with its file. existing: it stands where the merge is written."""
+    """One board with its file. existing: it stands where the merge is written; given: it was named
+    on the command line.
+    """
 
     path: Path
     board: Board
     existing: bool = False
+    given: bool = False
 
     @property
     def rows(self) -> list[Row]:
@@ -35,7 +38,7 @@ class ReadBoard:
 
 @dataclass(frozen=True)
 class Inputs:
-    """cells: of the runs. boards: given, then existing. beside: of the runs, to look things up in.
+    """cells: of the runs. boards: given or existing. beside: of the runs, to look things up in.
 
     damaged: one line on each cell that cannot be read.
     """
@@ -61,13 +64,15 @@ def read_inputs(paths: Sequence[Path], leaderboards: Path) -> Inputs:
     for path in paths:
         if path not in runs and not (path / "cells").is_dir():
             files |= {file.resolve(): file for file in _board_files(path)}
-    existing = {file.resolve(): file for file in _find_boards(leaderboards, "*/*.json")}
-    given = [ReadBoard(files[key], read_board(files[key])) for key in files if key not in existing]
-    there = [ReadBoard(file, read_board(file), existing=True) for file in existing.values()]
+    there = {file.resolve(): file for file in _find_boards(leaderboards, "*/*.json")}
+    boards = [
+        ReadBoard(file, read_board(file), existing=place in there, given=place in files)
+        for place, file in (there | files).items()
+    ]
     found = [_read_run(run) for run in runs]
     return Inputs(
         cells=tuple(cell for cells, _, _ in found for cell in cells),
-        boards=(*given, *there),
+        boards=tuple(boards),
         beside=tuple(board for _, boards, _ in found for board in boards),
         damaged=tuple(line for _, _, damaged in found for line in damaged),
     )
