@@ -176,6 +176,16 @@ def test_provenance_that_is_missing_is_named(board: Path, name: str) -> None:
     assert f"npo seed 0, {name}: it is missing" in render_verdicts([verdict])
 
 
+def test_a_run_that_judges_nothing_has_no_scorers_version(board: Path) -> None:
+    def unjudged(content: dict[str, Any]) -> None:
+        nobody = {"name": "none", "version": "", "weights_sha256": ""}
+        content["protocol"]["scorer"] |= nobody
+        for one in content["rows"]:
+            one["provenance"] |= {"scorer": "none", "scorer_version": "", "scorer_sha256": ""}
+
+    assert not check(board, unjudged).faults
+
+
 def test_a_failed_row_needs_no_weights(board: Path) -> None:
     content = read_json(board)
     assert row(content, "simnpo")["provenance"]["weights_fingerprint"] == ""

@@ -24,9 +24,11 @@ FORMS = {
 }
 ALWAYS = (
     *("options", "limits", "seeds", "cell_key", "data_sha256"),
-    *("engine", "dtype", "scorer", "scorer_version", "versions"),
+    *("engine", "dtype", "scorer", "versions"),
 )
 SCORED_TOO = ("weights_fingerprint",)
+JUDGED_TOO = ("scorer_version",)
+UNJUDGED = "none"  # the scorer of a run that asks nothing to be judged
 TOLD = "take it from the cell's folder: unlearn-bench board merge RUN --output FOLDER"
 
 
@@ -54,6 +56,8 @@ def check_provenance(content: BoardFile) -> Iterator[Fault]:
 
 def _missing(row: RowPart) -> Iterator[Fault]:
     needed = (*ALWAYS, *SCORED_TOO) if row.status in SCORED else ALWAYS
+    if row.status == "success" and row.told("scorer") != UNJUDGED:  # else perhaps none had loaded
+        needed += JUDGED_TOO
     for name in needed:
         if not row.told(name):
             yield Fault("it is missing", TOLD, place_of(row), name)
