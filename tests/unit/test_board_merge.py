@@ -394,6 +394,21 @@ def test_a_method_that_is_not_installed_keeps_its_boards_row(tmp_path: Path) -> 
     assert "homemade is not installed here" in notes_of(tmp_path / "new", tmp_path / "a")
 
 
+def test_cells_of_a_task_that_has_changed_keep_their_boards_rows(tmp_path: Path) -> None:
+    common = facts()
+    common["suite"]["tasks"]["wikitext_mini"]["protocol_sha256"] = "0" * 64
+    board = write_run(tmp_path / "a", (*REFERENCES, "npo"), (0, 1), common=common)
+    assert merged(tmp_path / "out", tmp_path / "a")["quick.json"] == board.read_bytes()
+    notes = notes_of(tmp_path / "new", tmp_path / "a")
+    assert "npo seed 0 is shown as its own board has it: wikitext_mini is defined other" in notes
+    content = read_json(board)
+    content["rows"] = [row for row in content["rows"] if row["method"] != "npo"]
+    board.write_text(json.dumps(content))
+    assert "npo seed 1 left out: wikitext_mini is defined" in notes_of(
+        tmp_path / "newer", tmp_path / "a"
+    )
+
+
 def test_rows_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
     one = write_run(tmp_path / "a", (*REFERENCES, "npo"))
     two = write_run(tmp_path / "b", ("noop", "npo"), level=9)

@@ -55,7 +55,7 @@ def check_provenance(content: BoardFile) -> Iterator[Fault]:
 
 
 def _missing(row: RowPart) -> Iterator[Fault]:
-    needed = (*ALWAYS, *SCORED_TOO) if row.status in SCORED else ALWAYS
+    needed = [*ALWAYS, *(SCORED_TOO if row.status in SCORED else ())]
     if row.status == "success" and row.told("scorer") != UNJUDGED:  # else perhaps none had loaded
         needed += JUDGED_TOO
     for name in needed:
