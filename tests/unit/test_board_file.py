@@ -40,6 +40,7 @@ def board(written: Path, tmp_path: Path) -> Path:
 
 
 def test_the_shipped_schema_is_that_of_the_code() -> None:
+    """After a change of the model: write json.dumps(board_schema(), indent=1) to that file."""
     assert json.loads(SCHEMA.read_bytes()) == board_schema()
 
 
