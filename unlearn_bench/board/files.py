@@ -10,7 +10,7 @@ import csv
 import io
 import json
 import math
-from typing import Any
+from typing import Any, Literal, get_args
 
 from unlearn_bench.board.table import COSTS, TUNING, Board, Column, Row, public_text
 from unlearn_bench.compare.overall import FORMULA, NOT_TUNED_ON
@@ -22,7 +22,7 @@ PARTS = ("", ".stderr", ".low", ".high", ".n", ".missing", ".delta", ".direction
 CALIBRATED_PARTS = (".calibrated", ".calibrated.low", ".calibrated.high", ".calibrated.form")
 OVERALL = ("value", "low", "high", "gain", "keep")  # `overall` alone is the value
 IDENTITY = ("method", "seed", "role", "status", "reason")
-PROVENANCE = (
+ProvenanceName = Literal[
     "options",
     "suite",
     "edit_set",
@@ -43,7 +43,8 @@ PROVENANCE = (
     "scorer_version",
     "scorer_sha256",
     "versions",
-)
+]
+PROVENANCE: tuple[ProvenanceName, ...] = get_args(ProvenanceName)
 
 
 def render_csv(board: Board) -> str:

@@ -19,6 +19,7 @@ from unlearn_bench.board.table import (
     tuning_figures,
 )
 
+ASKED = "asked"  # hashes, for programs: they stand in the JSON
 TUNING_HEADS = ("tuning: best", "median", "trials")
 LABELS = {"target": " (target)", "exact": " (exact)", "control": " (control)", "method": ""}
 
@@ -80,9 +81,11 @@ def _unfinished(rows: list[Row]) -> list[str]:
 
 
 def list_facts(facts: Mapping[str, Any]) -> list[str]:
-    """One bullet per fact."""
+    """One bullet per fact that is for people."""
     lines = []
     for name, value in facts.items():
+        if name == ASKED:
+            continue
         if isinstance(value, Mapping):
             value = "; ".join(f"{key} {_inline(item)}" for key, item in value.items())
         lines.append(f"- {name.replace('_', ' ')}: {escape(public_text(_inline(value)))}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,37 +20,55 @@ from unlearn_bench.compare.columns import align
 from unlearn_bench.compare.intervals import interval
 from unlearn_bench.protocols.catalog import AgainstExact, Metric
 from unlearn_bench.runs.execute import CellResult
-from unlearn_bench.runs.plan import EXACT, TARGET, Plan
+from unlearn_bench.runs.plan import EXACT, TARGET, Plan, version_text
 from unlearn_bench.runs.store import canonical_json, inside, read_items, read_scores, write_file
-from unlearn_bench.schema import SCORED, ItemScore, Origin, Score
+from unlearn_bench.runs.stored_plan import StoredPlan
+from unlearn_bench.schema import SCORED, ItemScore, Score
+
+Measured = Plan | StoredPlan  # what is read of either is the same
 
 
 def publish(plan: Plan, results: Sequence[CellResult]) -> tuple[Board, list[Path]]:
     """Write the three files atomically; return the board and their paths."""
+    board = make_board(plan, results)
+    return board, write_board(board, plan.leaderboards)
+
+
+def make_board(plan: Measured, results: Sequence[CellResult], kept: Sequence[Row] = ()) -> Board:
+    """The board of these cells, and beside them rows that were `kept` without their cells.
+
+    A kept row has the scores, costs and provenance that it came with, and no calibrated ones: what
+    those are made of is not here.
+    """
     items = [_items(result) for result in results]
     rows = [cell_row(plan, result) for result in results]
     board = build_board(
         plan.model.name,
-        plan.suite.name,
+        plan.suite_name,
         board_columns(plan),
         [
             replace(row, scores={**row.scores, **scores})
             for row, scores in zip(rows, against_exact(plan, results, items), strict=True)
-        ],
-        board_protocol(plan),
+        ]
+        + list(kept),
+        board_protocol(plan, decoding_of(results)),
     )
-    board = with_seed_intervals(board, plan, results, items)
-    board = with_summary(board, scored_cells(plan, results, items))
+    board = with_seed_intervals(board, plan, results, items, {row.method for row in kept})
+    return with_summary(board, scored_cells(plan, results, items))
+
+
+def write_board(board: Board, folder: Path) -> list[Path]:
+    """Write `<suite>.csv`, `.json` and `.md` atomically; return their paths."""
     renderings = {"csv": render_csv, "json": render_json, "md": render_markdown}
     paths = []
     for suffix, render in renderings.items():
-        path = inside(plan.leaderboards, f"{board.suite}.{suffix}")
+        path = inside(folder, f"{board.suite}.{suffix}")
         write_file(path, render(board).encode("utf-8", "backslashreplace"))
         paths.append(path)
-    return board, paths
+    return paths
 
 
-def board_columns(plan: Plan) -> list[Column]:
+def board_columns(plan: Measured) -> list[Column]:
     """One column per metric of every protocol that ran; a mini set's columns carry its own name."""
     columns = []
     for task, protocol in plan.protocols.items():
@@ -59,13 +77,13 @@ def board_columns(plan: Plan) -> list[Column]:
             Column(task, name, metric.direction, metric.unit, name in protocol.headline)
             for name, metric in shown.items()
         ]
-        if plan.second is not None and verdict_metric(protocol):
+        if plan.second_scorer and verdict_metric(protocol):
             columns.append(Column(task, AGREEMENT, "none", UNIT, headline=False))
     return columns
 
 
 def against_exact(
-    plan: Plan, results: Sequence[CellResult], items: Sequence[Sequence[ItemScore]]
+    plan: Measured, results: Sequence[CellResult], items: Sequence[Sequence[ItemScore]]
 ) -> list[dict[str, Score]]:
     """Every cell's scores that take the exact model's items as well: of the same seed, else of the
     first one. Empty for a cell without scores. items: each cell's.
@@ -88,7 +106,7 @@ def against_exact(
 
 
 def scored_cells(
-    plan: Plan, results: Sequence[CellResult], items: Sequence[Sequence[ItemScore]]
+    plan: Measured, results: Sequence[CellResult], items: Sequence[Sequence[ItemScore]]
 ) -> Cells:
     """What calibrated scores are made of. items: each cell's."""
     return Cells(
@@ -106,27 +124,33 @@ def scored_cells(
 
 def with_seed_intervals(
     board: Board,
-    plan: Plan,
+    plan: Measured,
     results: Sequence[CellResult],
     items: Sequence[Sequence[ItemScore]],
+    kept: Collection[str] = (),
 ) -> Board:
-    """The board with intervals in its rows of means: items and seeds drawn again together."""
+    """The board with intervals in its rows of means: items and seeds drawn again together.
+
+    kept: methods of which some seed's items are not here, so that nothing can be drawn.
+    """
     seeds: dict[str, list[Sequence[ItemScore]]] = {}
     for result, rows in zip(results, items, strict=True):
-        if rows:
+        if rows and result.cell.method not in kept:
             seeds.setdefault(result.cell.method, []).append(rows)
     return replace(
         board,
         rows=tuple(
             replace(row, scores={**row.scores, **_seed_intervals(row, plan, seeds[row.method])})
-            if row.seed == MEAN and row.scores
+            if row.seed == MEAN and row.method in seeds
             else row
             for row in board.rows
         ),
     )
 
 
-def _seed_intervals(row: Row, plan: Plan, seeds: Sequence[Sequence[ItemScore]]) -> dict[str, Score]:
+def _seed_intervals(
+    row: Row, plan: Measured, seeds: Sequence[Sequence[ItemScore]]
+) -> dict[str, Score]:
     by_metric = [_by_metric(rows) for rows in seeds]
     found = {}
     for task, protocol in plan.protocols.items():
@@ -152,7 +176,7 @@ def _items(result: CellResult) -> list[ItemScore]:
     return read_items(path) if result.record.status in SCORED else []
 
 
-def cell_row(plan: Plan, result: CellResult) -> Row:
+def cell_row(plan: Measured, result: CellResult) -> Row:
     """A cell's row, with scores and costs where its record says that it has them."""
     cell, record = result.cell, result.record
     scored = record.status in SCORED
@@ -177,7 +201,7 @@ def _read(result: CellResult, name: str) -> dict[str, Any]:
     return content
 
 
-def _tuning(plan: Plan, method: str) -> dict[str, float | int | None]:
+def _tuning(plan: Measured, method: str) -> dict[str, float | int | None]:
     """Empty unless the method ran as it was tuned."""
     found = plan.tuned.get(method)
     return dict(zip(TUNING, (found.best, found.median, found.trials), strict=True)) if found else {}
@@ -203,13 +227,14 @@ def _costs(
     }
 
 
-def _provenance(plan: Plan, result: CellResult, found: Mapping[str, Any]) -> dict[str, str]:
+def _provenance(plan: Measured, result: CellResult, found: Mapping[str, Any]) -> dict[str, str]:
     cell = result.cell
     suite = cell.determinants["suite"]
+    read = {origin["sha256"]: origin["source"] for origin in found.get("data", ())}
     return {
         "options": canonical_json(cell.options).decode(),
-        "suite": plan.suite.name,
-        "edit_set": _edit_set(plan),
+        "suite": plan.suite_name,
+        "edit_set": plan.edit_set,
         "limits": ", ".join(
             f"{task} {facts['limit'] or 'all'}" for task, facts in suite["tasks"].items()
         ),
@@ -221,9 +246,10 @@ def _provenance(plan: Plan, result: CellResult, found: Mapping[str, Any]) -> dic
         "target_fingerprint": str(found.get("target_fingerprint", "")),
         "tokenizer_sha256": str(found.get("tokenizer_sha256", "")),
         "template_sha256": str(found.get("template_sha256", "")),
-        "data_sha256": data_digest(plan),
+        "data_sha256": data_digest(suite),
         "data_sources": ", ".join(
-            f"{task} {origin.source}" for task, origin in plan.origins.items()
+            f"{task} {read.get(origin.sha256, origin.source)}"
+            for task, origin in plan.origins.items()
         ),
         "engine": plan.engine,
         "dtype": plan.dtype,
@@ -236,50 +262,68 @@ def _provenance(plan: Plan, result: CellResult, found: Mapping[str, Any]) -> dic
     }
 
 
-def _of_scorers(plan: Plan, fact: str) -> str:
+def _of_scorers(plan: Measured, fact: str) -> str:
     """The scorer's, and behind a comma the second one's."""
-    second = [plan.second.identity[fact]] if plan.second else []
+    second = [plan.second_scorer[fact]] if plan.second_scorer else []
     return ", ".join([plan.scorer[fact], *second])
 
 
-def data_digest(plan: Plan) -> str:
-    """One hash of all evaluation data: two boards with the same one asked the same items."""
-    hashes = {task: origin.sha256 for task, origin in plan.origins.items()}
+def data_digest(suite: Mapping[str, Any]) -> str:
+    """One hash of all evaluation data: two boards with the same one asked the same items.
+
+    suite: as in a cell's determinants.
+    """
+    hashes = {task: facts.get("data_sha256", "") for task, facts in suite["tasks"].items()}
     return hashlib.sha256(canonical_json(hashes)).hexdigest()
 
 
-def board_protocol(plan: Plan) -> dict[str, Any]:
-    """What every row of the board has in common."""
+def decoding_of(results: Sequence[CellResult]) -> dict[str, Any]:
+    """How texts were drawn, by subtask, as the first cell with scores says; empty without one."""
+    scored = (result for result in results if result.record.status in SCORED)
+    found = (_read(result, "provenance.json").get("decoding", {}) for result in scored)
+    return dict(next(found, {}))
+
+
+def board_protocol(plan: Measured, decoding: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What every row of the board has in common. decoding: by subtask."""
     first = plan.cells[0].determinants if plan.cells else {}
     return {
         "model": plan.model.label,
         "base_fingerprint": plan.model.fingerprint,
-        "suite": plan.suite.name,
-        "edit_set": _edit_set(plan),
+        "suite": plan.suite_name,
+        "edit_set": plan.edit_set,
         "tasks": {
             task: {"items": facts["limit"], "source": _source(plan, task)}
             for task, facts in first.get("suite", {}).get("tasks", {}).items()
         },
         "samples_per_prompt": first.get("suite", {}).get("samples_per_prompt"),
         "scorer": dict(plan.scorer),
-        **({"second_scorer": plan.second.identity} if plan.second else {}),
+        **({"second_scorer": dict(plan.second_scorer)} if plan.second_scorer else {}),
         "engine": plan.engine,
         "dtype": plan.dtype,
         "versions": first.get("versions", {}),
+        "asked": asked_facts(first, decoding or {}),
         **({"tuning": dict(plan.tuning)} if plan.tuning else {}),
         "notes": list(plan.notes),
     }
 
 
-def _edit_set(plan: Plan) -> str:
-    """What the models learned and the methods edited; it is no task of a board that asks others."""
-    return f"{plan.fur.origin.dataset} {_version(plan.fur.origin)}" if plan.fur else ""
+def asked_facts(determinants: Mapping[str, Any], decoding: Mapping[str, Any]) -> dict[str, Any]:
+    """Hashes and settings that two boards must share before their rows stand in one column."""
+    suite = determinants.get("suite", {})
+    hashes = ("data_sha256", "data_revision", "protocol_sha256", "definition_sha256")
+    return {
+        "part": suite.get("part", "test"),
+        "paraphrases": suite.get("paraphrases"),
+        "tasks": {
+            task: {name: facts[name] for name in hashes if name in facts}
+            for task, facts in suite.get("tasks", {}).items()
+        },
+        "evaluation_code_sha256": determinants.get("evaluation_code_sha256", ""),
+        "decoding": dict(decoding),
+    }
 
 
-def _source(plan: Plan, task: str) -> str:
+def _source(plan: Measured, task: str) -> str:
     origin = plan.origins.get(task)
-    return _version(origin) if origin else ""
-
-
-def _version(origin: Origin) -> str:
-    return f"{origin.source} {origin.revision} {origin.sha256[:12]}"
+    return version_text(origin) if origin else ""

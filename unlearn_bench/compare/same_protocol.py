@@ -13,7 +13,7 @@ from typing import Any
 from unlearn_bench.errors import IncomparableError
 
 ABSENT = "absent"
-COUNTS = ("limit", "paraphrases")  # where nothing means all
+COUNTS = ("limit", "items", "paraphrases")  # where nothing means all
 ASKING = "lm-eval"  # the library whose version decides what is asked; others only round otherwise
 
 
@@ -48,6 +48,34 @@ def require_same_protocol(
 def mismatches(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Mismatch]:
     """Fields that make the numbers of the tasks that both have incomparable."""
     return list(_differing(_binding(first, second), _binding(second, first)))
+
+
+def board_mismatches(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Mismatch]:
+    """Fields that keep the rows of two boards apart. first, second: `protocol` of their JSON.
+
+    As for two cells, and the model and the tasks as well: a board is of one model, and its overall
+    score of one list of tasks. A field that only one of them has is a difference: nobody can say
+    that the other was the same.
+    """
+    return list(_differing(_board_binding(first, second), _board_binding(second, first)))
+
+
+def _board_binding(protocol: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    asked = dict(protocol.get("asked") or {})
+    drawn = asked.pop("decoding", {})
+    others = (other.get("asked") or {}).get("decoding", {})
+    told = ("items",) if asked else ("items", "source")  # where from: by its hashes where told
+    named = ("base_fingerprint", "suite", "edit_set", "samples_per_prompt", "scorer", "engine")
+    return {
+        **{name: protocol.get(name) for name in (*named, "second_scorer", "dtype")},
+        "tasks": {
+            task: {name: facts.get(name) for name in told}
+            for task, facts in protocol.get("tasks", {}).items()
+        },
+        "versions": {ASKING: protocol.get("versions", {}).get(ASKING)},
+        "asked": asked,
+        "decoding": {name: drawn[name] for name in drawn if name in others},
+    }
 
 
 def notes(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:

@@ -98,9 +98,29 @@ class Plan:
     notes: tuple[str, ...] = field(default=())
 
     @property
+    def suite_name(self) -> str:
+        """What the suite is called."""
+        return self.suite.name
+
+    @property
+    def second_scorer(self) -> Mapping[str, str]:
+        """Identity of the scorer beside the first; empty without one."""
+        return self.second.identity if self.second else {}
+
+    @property
+    def edit_set(self) -> str:
+        """What the models learned and the methods edited; "" where nothing was."""
+        return f"{self.fur.origin.dataset} {version_text(self.fur.origin)}" if self.fur else ""
+
+    @property
     def harness_names(self) -> dict[str, str]:
         """By which name or file lm-eval was asked for each task that is its own."""
         return {name: own.harness for name, own in self.protocols.items() if own.harness}
+
+
+def version_text(origin: Origin) -> str:
+    """Source, revision and the first digits of the data's hash, for people."""
+    return f"{origin.source} {origin.revision} {origin.sha256[:12]}"
 
 
 def choose_methods(names: Sequence[str], *, own_target: bool) -> tuple[dict[str, Card], list[str]]:

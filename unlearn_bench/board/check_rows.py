@@ -1,0 +1,189 @@
+"""Whether a board's numbers agree with each other: within a score, between rows, in summaries.
+
+An interval need not hold its value everywhere: that of the largest group and of the gap between
+groups is biased upwards, and calibrated and overall scores are cut before they are drawn.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from unlearn_bench.board.board_file import (
+    BoardFile,
+    ColumnPart,
+    Figure,
+    OverallPart,
+    RowPart,
+    ScorePart,
+    to_float,
+)
+from unlearn_bench.board.faults import Fault, place_of
+from unlearn_bench.board.table import MEAN
+from unlearn_bench.compare.calibrate import Calibrated
+from unlearn_bench.compare.overall import FORMULA, KEEP, overall
+from unlearn_bench.protocols.catalog import list_protocols
+from unlearn_bench.schema import SCORED
+
+SHARE = "share"
+BIASED = ("group_max", "group_gap")
+CLOSE = 1e-9  # relative and absolute: sums in another order
+NEWER = "validate it with the version that wrote it, or merge the run's folder with this one"
+ASK = "ask who wrote it for the run's folder, and: unlearn-bench board validate FILE --run RUN"
+
+
+def check_rows(content: BoardFile) -> Iterator[Fault]:
+    """Every row by itself, then against the target, the other seeds, and what summaries are of."""
+    if content.overall and content.overall.formula != FORMULA:
+        yield Fault(
+            "its formula is not this version's: the scores cannot be checked",
+            NEWER,
+            column="overall",
+        )
+    counts = Counter((row.method, row.seed) for row in content.rows)
+    columns = {column.name: column for column in content.columns}
+    biased = _biased(content.columns)
+    targets = {row.seed: row for row in content.rows if row.role == "target"}
+    for row in content.rows:
+        place = place_of(row)
+        if counts[row.method, row.seed] > 1:
+            yield Fault("the row is there twice", ASK, place)
+        yield from _status(row)
+        for name, score in row.scores.items():
+            for what in _score(score, columns[name], name in biased):
+                yield Fault(what, ASK, place, name)
+        yield from _against_target(row, targets.get(row.seed))
+        yield from _calibrated(row)
+        yield from _overall(row, content)
+        if row.seed == MEAN:
+            own = [one for one in content.rows if one.method == row.method and one.seed != MEAN]
+            yield from _mean(row, own)
+
+
+def _status(row: RowPart) -> Iterator[Fault]:
+    scored = row.status in SCORED
+    if row.scores and not scored:
+        yield Fault(f"it is {row.status} and has scores", ASK, place_of(row))
+    if not row.scores and scored:
+        yield Fault(f"it is {row.status} and has no scores", ASK, place_of(row))
+    if row.status != "success" and not row.reason:
+        yield Fault(f"it is {row.status}, and no reason says why", ASK, place_of(row))
+
+
+def _score(score: ScorePart, column: ColumnPart, biased: bool) -> Iterator[str]:
+    value, stderr, low, high = map(to_float, (score.value, score.stderr, score.low, score.high))
+    if score.n == 0 and score.value is not None:
+        yield f"its value is {score.value}, of no item"
+    if stderr < 0:
+        yield f"its standard error is {stderr}"
+    if math.isnan(low) != math.isnan(high):
+        yield "its interval has one end"
+    elif low > high:
+        yield f"its interval begins at {low} and ends at {high}"
+    elif not biased and (value < low - CLOSE or value > high + CLOSE):
+        yield f"its value {value} is outside its interval {low} to {high}"
+    if column.unit == SHARE and not (math.isnan(value) or 0 <= value <= 1):
+        yield f"a share is {value}"
+
+
+def _biased(columns: Sequence[ColumnPart]) -> set[str]:
+    """Also those of a task that nobody here knows: their reduction may be such a one."""
+    known = list_protocols()
+    metrics = {
+        one.name: known[one.task].metrics.get(one.metric) if one.task in known else None
+        for one in columns
+    }
+    return {name for name, metric in metrics.items() if metric is None or metric.reduce in BIASED}
+
+
+def _against_target(row: RowPart, target: RowPart | None) -> Iterator[Fault]:
+    """Deltas are the differences that they say, and all were asked as many items."""
+    if target is None or row is target:
+        return
+    for name, score in row.scores.items():
+        there = target.scores.get(name)
+        if there is None:
+            continue
+        asked = [one.n + one.missing for one in (score, there)]
+        if row.seed != MEAN and all(asked) and asked[0] != asked[1]:
+            what = f"it was asked {asked[0]} items, the target {asked[1]}"
+            yield Fault(what, ASK, place_of(row), name)
+        change = to_float(score.value) - to_float(there.value)
+        expected = change if score.n == there.n else math.nan
+        if not _same(score.delta, expected):
+            what = f"its delta is {score.delta}, its value less the target's is {expected}"
+            yield Fault(what, ASK, place_of(row), name)
+
+
+def _same(told: Figure, expected: float) -> bool:
+    found = to_float(told)
+    if math.isnan(found) or math.isnan(expected):
+        return math.isnan(found) and math.isnan(expected)
+    return math.isclose(found, expected, rel_tol=CLOSE, abs_tol=CLOSE)
+
+
+def _mean(row: RowPart, seeds: Sequence[RowPart]) -> Iterator[Fault]:
+    """The mean over the seeds that have a value; it names the seeds with scores."""
+    scored = [one for one in seeds if one.scores]
+    if row.provenance.get("seeds", "") != " ".join(one.seed for one in scored):
+        yield Fault("it names other seeds than those with scores", ASK, place_of(row), "seeds")
+    for name, score in row.scores.items():
+        values = [to_float(one.scores[name].value) for one in scored if name in one.scores]
+        known = [value for value in values if not math.isnan(value)]
+        if not _same(score.value, sum(known) / len(known) if known else math.nan):
+            what = f"its value {score.value} is not the mean of its seeds' values"
+            yield Fault(what, ASK, place_of(row), name)
+
+
+def _calibrated(row: RowPart) -> Iterator[Fault]:
+    for name, score in row.calibrated.items():
+        if score.value is None and not score.reason:
+            yield Fault(
+                "its calibrated score is missing without a reason", ASK, place_of(row), name
+            )
+        if to_float(score.low) > to_float(score.high):
+            yield Fault("its calibrated interval is turned round", ASK, place_of(row), name)
+
+
+def _overall(row: RowPart, content: BoardFile) -> Iterator[Fault]:
+    """The overall score follows from the calibrated columns, as far as they are there."""
+    found = row.overall
+    if found is None:
+        return
+    place = place_of(row)
+    if found.value is None:
+        if not found.reason:
+            yield Fault("it is missing without a reason", ASK, place, "overall")
+        return
+    if to_float(found.low) > to_float(found.high):
+        yield Fault("its interval is turned round", ASK, place, "overall")
+    if row.seed == MEAN:
+        whole = [one.overall for one in content.rows if one.method == row.method]
+        values = [to_float(one.value) for one in whole if one and one is not found]
+        known = [value for value in values if not math.isnan(value)]
+        if not _same(found.value, sum(known) / len(known) if known else math.nan):
+            yield Fault("it is not the mean of its seeds'", ASK, place, "overall")
+        return
+    yield from _derived(row, found, content)
+
+
+def _derived(row: RowPart, found: OverallPart, content: BoardFile) -> Iterator[Fault]:
+    tasks = {column.name: column.task for column in content.columns}
+    told = content.overall.columns if content.overall else {}
+    parts: dict[str, dict[str, list[str]]] = {part: {} for part in (*found.gains, KEEP)}
+    for part, columns in parts.items():
+        for name in told.get(part, ()):
+            form = row.calibrated[name].form if name in row.calibrated else ""
+            if part != KEEP or form == "kept":
+                columns.setdefault(tasks[name], []).append(name)
+    scores = {
+        name: Calibrated(one.form, to_float(one.value)) for name, one in row.calibrated.items()
+    }
+    derived = overall(tuple(found.gains), parts, scores)
+    for name in ("value", "gain", "keep"):
+        if not _same(getattr(found, name), getattr(derived, name)):
+            what = (
+                f"its {name} is {getattr(found, name)}, its columns give {getattr(derived, name)}"
+            )
+            yield Fault(what, ASK, place_of(row), "overall")
