@@ -165,7 +165,7 @@ def test_the_locality_term_has_a_gradient_in_the_papers_form_only(
 def test_persistent_edit_makes_every_safe_response_likelier(context: EditContext) -> None:
     context.data = EditData(pairs=tuple(PAIRS), benign=context.data.benign)
     before = [response_nll(context, pair)["nll_safe"] for pair in PAIRS]
-    record = dinm(context, training(lr=1e-2), safe_weight=1.0)
+    record = dinm(context, training(lr=1e-2, steps=10), safe_weight=1.0)
     after = [response_nll(context, pair)["nll_safe"] for pair in PAIRS]
     assert all(a < b for a, b in zip(after, before, strict=True))
     assert record["steps"] == 10

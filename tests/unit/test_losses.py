@@ -92,12 +92,15 @@ def surgery_sets() -> Any:
     return set_batches(forget=FORGET, old=OLD, update=UPDATE, retain=KEEP)
 
 
+WEIGHTS = {"forget_weight": 0.1, "old_weight": 0.1, "update_weight": 2.0, "retain_weight": 0.5}
+
+
 def test_llm_surgery_by_hand() -> None:
     """−0.1·(ln 8)/2 − 0.1·ln 8 + 2·ln 8 + 0.5·KL, with KL(θ₀‖θ) in row 0:
     1/4·ln(1/2) + 1/2·ln 2 + 1/4·ln 1 = ln 2 / 4. In units of ln 2:
     −0.15 − 0.3 + 6 + 0.125 = 5.675.
     """
-    loss = llm_surgery(surgery_sets(), TableModel(POLICY), TableModel(REFERENCE))
+    loss = llm_surgery(surgery_sets(), TableModel(POLICY), TableModel(REFERENCE), **WEIGHTS)
     assert loss.item() == pytest.approx(5.675 * math.log(2), abs=1e-5)
 
 
@@ -111,7 +114,7 @@ def test_llm_surgery_without_an_update_or_anything_to_forget_is_the_other_terms(
         streams = {name: iter(() if name in empty else [batch]) for name, batch in named.items()}
         texts = {name: () if name in empty else (Example("x", "", "y"),) for name in named}
         batch = SetBatches(streams, texts=texts)
-        loss = llm_surgery(batch, TableModel(POLICY), TableModel(REFERENCE))
+        loss = llm_surgery(batch, TableModel(POLICY), TableModel(REFERENCE), **WEIGHTS)
         assert loss.item() == pytest.approx(expected * math.log(2), abs=1e-6)
 
 

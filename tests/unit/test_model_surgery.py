@@ -68,7 +68,7 @@ def recorded_rows(record: dict[str, Any]) -> list[int]:
 
 def test_exactly_k_rows_move_by_alpha_w1_and_only_in_gate_proj(context: EditContext) -> None:
     before, gates = snapshot(context.model), stacked_gates(context.model)
-    record = model_surgery(context, alpha=1.08)
+    record = model_surgery(context, alpha=1.08, fraction=0.0465)
     moved = stacked_gates(context.model) - gates
     rows = moved.abs().sum(1).nonzero().flatten().tolist()
     assert len(rows) == K == record["rows"]

@@ -164,16 +164,18 @@ def test_pdu_price_rises_while_the_constraint_is_broken(context: EditContext) ->
 
 def test_pdu_price_falls_to_zero_and_no_further(context: EditContext) -> None:
     """With ε = 100 the constraint always holds: 1 − 2·94 < 0 after one step."""
-    details = run("pdu", context, steps=3, lr=1e-5, epsilon=100.0, dual_step=2.0).details
+    details = run("pdu", context, steps=3, lr=1e-5, epsilon=100.0, alpha=1.0, dual_step=2.0).details
     assert details["last_price"] == 0
     assert details["highest_price"] == 1
 
 
 def test_pdu_updates_once_per_step_however_it_accumulates(context: EditContext) -> None:
     """Two halves of a step move the price as the whole step does: by dual_step·mean excess."""
-    once = run("pdu", context, steps=2, lr=0.0, alpha=1.0, batch_size=1).details["last_price"]
+    once = run("pdu", context, steps=2, lr=0.0, alpha=1.0, dual_step=1.0, batch_size=1).details[
+        "last_price"
+    ]
     other = replace(context, model=context.reference())
-    twice = run("pdu", other, steps=2, lr=0.0, alpha=1.0, batch_size=1, accumulate=2)
+    twice = run("pdu", other, steps=2, lr=0.0, alpha=1.0, dual_step=1.0, batch_size=1, accumulate=2)
     assert abs(twice.details["last_price"] - once) < 4  # four texts instead of two, of like loss
     assert 8 < once < 15
 
