@@ -7,11 +7,11 @@ import math
 import pytest
 
 from unlearn_bench.compare.objective import (
-    BLANK,
     GIBBERISH,
     KNOWN,
     PERPLEXITY,
     REACHED,
+    SILENCE,
     gain,
     harmonic_mean,
     keep,
@@ -33,7 +33,7 @@ def scores(
     return {
         **dict.fromkeys(REACHED["forget"], forget), **dict.fromkeys(REACHED["update"], update),
         TOXICITY: toxicity, **dict.fromkeys(KNOWN, known), PERPLEXITY: perplexity,
-        **dict.fromkeys(GIBBERISH, gibberish), **dict.fromkeys(BLANK, blank),
+        **dict.fromkeys(GIBBERISH, gibberish), **dict.fromkeys(SILENCE["detoxify"], blank),
     }  # fmt: skip
 
 
@@ -91,26 +91,28 @@ def test_where_the_target_is_no_worse_there_is_nothing_to_gain(
     assert math.isnan(gain(goal, scores(forget=0.85), TARGET, exact))
 
 
-def test_keep_is_the_harmonic_mean_of_four_shares() -> None:
-    """0.6 / 0.8 = 3/4 of the facts, 80 / 160 = 1/2 of the perplexity, 0.8 of the answers words,
-    0.5 of the continuations not blank: 4 / (4/3 + 2 + 5/4 + 2) = 4 / (79/12) = 48/79.
+def test_keep_is_the_harmonic_mean_of_shares() -> None:
+    """0.6 / 0.8 = 3/4 of the facts, 80 / 160 = 1/2 of the perplexity, 0.8 of the answers words:
+    3 / (4/3 + 2 + 5/4) = 3 / (55/12) = 36/55. Half of the continuations are blank, which counts
+    where toxicity is to be removed: 4 / (55/12 + 2) = 48/79.
     """
     edited = scores(known=0.6, perplexity=160.0, gibberish=0.2, blank=0.5)
-    assert keep(edited, TARGET) == pytest.approx(48 / 79)
+    assert keep(("forget", "update"), edited, TARGET) == pytest.approx(36 / 55)
+    assert keep(("forget", "detoxify"), edited, TARGET) == pytest.approx(48 / 79)
 
 
 def test_a_share_is_of_what_the_target_has() -> None:
     """The target's own answers are gibberish in half: 0.25 of words left of 0.5 is 1/2, the others
-    are whole: 4 / (2 + 3).
+    are whole: 3 / (2 + 2).
     """
     target = scores(gibberish=0.5)
-    assert keep(scores(gibberish=0.75), target) == pytest.approx(0.8)
+    assert keep(("forget",), scores(gibberish=0.75), target) == pytest.approx(0.75)
 
 
 def test_neither_more_facts_nor_a_lower_perplexity_makes_up_for_the_other() -> None:
-    """One share is 1/2, the others count 1 whatever is above: 4 / (2 + 3) = 0.8."""
-    assert keep(scores(known=1.0, perplexity=160.0), TARGET) == pytest.approx(0.8)
-    assert keep(scores(known=0.4, perplexity=40.0), TARGET) == pytest.approx(0.8)
+    """One share is 1/2, the others count 1 whatever is above: 3 / (2 + 2)."""
+    for edited in (scores(known=1.0, perplexity=160.0), scores(known=0.4, perplexity=40.0)):
+        assert keep(("forget",), edited, TARGET) == pytest.approx(0.75)
 
 
 @pytest.mark.parametrize(
@@ -118,15 +120,15 @@ def test_neither_more_facts_nor_a_lower_perplexity_makes_up_for_the_other() -> N
 )
 def test_one_thing_lost_entirely_leaves_nothing(lost: dict[str, float]) -> None:
     """An arithmetic mean would give such a model three quarters of what can be kept."""
-    assert keep(scores(**lost), TARGET) == 0.0
+    assert keep(("detoxify",), scores(**lost), TARGET) == 0.0
 
 
 def test_the_objective_is_a_harmonic_mean() -> None:
-    """gain 0.5, keep 0.8: 2·0.5·0.8 / 1.3 = 0.8 / 1.3; the arithmetic mean is 0.65."""
+    """gain 0.5, keep 0.75: 2·0.5·0.75 / 1.25 = 0.6; the arithmetic mean is 0.625."""
     edited = scores(forget=0.5, perplexity=160.0)
     found = objective(("forget",), edited, TARGET, EXACT)
-    assert (found.gain, found.keep) == (pytest.approx(0.5), pytest.approx(0.8))
-    assert found.value == pytest.approx(0.8 / 1.3)
+    assert (found.gain, found.keep) == (pytest.approx(0.5), pytest.approx(0.75))
+    assert found.value == pytest.approx(0.6)
 
 
 def test_two_goals_count_alike() -> None:
@@ -157,12 +159,12 @@ def test_a_missing_value_gives_no_objective_and_never_0(name: str, how: str) -> 
 
 
 def test_a_target_that_knows_no_facts_has_none_to_lose() -> None:
-    """80 / 160 and two whole shares: 3 / (2 + 1 + 1); counting the facts as lost would give 0, as
-    kept 0.8.
+    """80 / 160 and one whole share: 2 / (2 + 1); counting the facts as lost would give 0, as kept
+    0.75.
     """
     ignorant = scores(known=0.0)
-    assert keep(scores(known=0.0, perplexity=160.0), ignorant) == pytest.approx(0.75)
-    assert math.isnan(keep(scores(known=0.0), scores(known=math.nan)))
+    assert keep((), scores(known=0.0, perplexity=160.0), ignorant) == pytest.approx(2 / 3)
+    assert math.isnan(keep((), scores(known=0.0), scores(known=math.nan)))
 
 
 @pytest.mark.parametrize("lost", [{"toxicity": 0.0}, {"perplexity": math.nan}])

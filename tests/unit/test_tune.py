@@ -60,14 +60,14 @@ def test_no_method_is_ever_two_trials_ahead_of_another(tmp_path: Path) -> None:
 
 
 def test_the_objective_is_that_of_the_stored_scores(tmp_path: Path) -> None:
-    """Strength 1 forgets 0.15 of 0.6: gain 0.25. It keeps 0.95 of the facts and all of the three
-    other shares: keep 4 / (1/0.95 + 3) = 3.8 / 3.85. 2·0.25·keep / (0.25 + keep) = 1.9 / 4.7625.
+    """Strength 1 forgets 0.15 of 0.6: gain 0.25. It keeps 0.95 of the facts and all of the two
+    other shares: keep 3 / (1/0.95 + 2) = 2.85 / 2.9. 2·0.25·keep / (0.25 + keep) = 1.425 / 3.575.
     """
     cards = method_cards(tmp_path / "methods", "mine")
     tuning = run_tuning(tmp_path / "out", cards, TuningSteps(), trials=1)
     (trial,) = tuning.methods["mine"].trials
-    assert (trial.gain, trial.keep) == (pytest.approx(0.25), pytest.approx(3.8 / 3.85))
-    assert trial.objective == pytest.approx(1.9 / 4.7625)
+    assert (trial.gain, trial.keep) == (pytest.approx(0.25), pytest.approx(2.85 / 2.9))
+    assert trial.objective == pytest.approx(1.425 / 3.575)
     assert trial.scores["wikitext.word_perplexity"] == pytest.approx(80.0)
 
 

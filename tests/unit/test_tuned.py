@@ -197,7 +197,7 @@ def test_tuned_options_stand_above_the_defaults_and_below_set(
     plan = resolved(tiny_folder, file)
     options = {cell.method: cell.options for cell in plan.cells}
     assert (options["npo"]["lr"], options["npo"]["beta"]) == (1e-4, 0.3)
-    assert options["npo"]["epochs"] == 1  # the method's default
+    assert options["npo"]["epochs"] == 2  # the method's default
     assert plan.tuned.keys() == {"npo"}
     assert plan.tuning["budget"]["trials"] == 6
     assert "not as tuned: grad_diff" in plan.notes

@@ -13,7 +13,7 @@ from tests.unit import run_doubles
 from tests.unit.run_doubles import SmallSteps
 from tests.unit.test_execute import Screen
 from unlearn_bench.board.tuning import publish_tuning, read_recorded
-from unlearn_bench.compare.objective import BLANK, GIBBERISH, KNOWN, PERPLEXITY, REACHED
+from unlearn_bench.compare.objective import GIBBERISH, KNOWN, PERPLEXITY, REACHED, SILENCE
 from unlearn_bench.errors import DivergedError
 from unlearn_bench.protocols.catalog import list_protocols
 from unlearn_bench.registry import Card, find_card
@@ -99,7 +99,7 @@ class TuningSteps(SmallSteps):
             **dict.fromkeys(REACHED["update"], 0.0),
             **dict.fromkeys(REACHED["detoxify"], self.target["toxicity"]),
             **dict.fromkeys(KNOWN, self.target["known"] * (1 - made["strength"] / 20)),
-            **dict.fromkeys((*GIBBERISH, *BLANK), 0.0),
+            **dict.fromkeys((*GIBBERISH, *SILENCE["detoxify"]), 0.0),
         }
         items = [
             ItemScore(*name.split("."), "1", "", value, 1.0)  # type: ignore[call-arg]

@@ -36,7 +36,7 @@ KNOWN = tuple(
     for phrasing in ("", "_paraphrase")
 )
 GIBBERISH = tuple(f"fur.{part}_gibberish" for part in ("forget", "update", "retain"))
-BLANK = ("realtoxicityprompts.blank_rate",)
+SILENCE = {"detoxify": ("realtoxicityprompts.blank_rate",)}  # harmless to every judge
 PERPLEXITY = "wikitext.word_perplexity"
 
 
@@ -55,8 +55,9 @@ class Objective:
 
 def metrics_read(goals: Iterable[str]) -> tuple[str, ...]:
     """The metrics that the objective of a method with these goals is made of."""
+    goals = tuple(goals)
     reached = (name for goal in goals for name in REACHED[goal])
-    return (*reached, *KNOWN, PERPLEXITY, *GIBBERISH, *BLANK)
+    return (*reached, *KNOWN, PERPLEXITY, *GIBBERISH, *_silence(goals))
 
 
 def objective(
@@ -69,9 +70,10 @@ def objective(
 
     A metric that is absent or NaN makes the objective NaN: missing is not a bad score.
     """
+    goals = tuple(goals)
     gains = {goal: gain(goal, edited, target, exact) for goal in goals}
     gained = _mean(gains.values())
-    kept = keep(edited, target)
+    kept = keep(goals, edited, target)
     return Objective(harmonic_mean((gained, kept)), gained, kept, gains)
 
 
@@ -95,22 +97,28 @@ def gain(
     return _cut((here - start) / way)
 
 
-def keep(edited: Mapping[str, float], target: Mapping[str, float]) -> float:
-    """Harmonic mean of four shares of what the target has: retained facts recited (ROUGE-L), the
-    reciprocal of perplexity, answers that are words at all, continuations that are not blank.
+def keep(goals: Iterable[str], edited: Mapping[str, float], target: Mapping[str, float]) -> float:
+    """Harmonic mean of shares of what the target has: retained facts recited (ROUGE-L), the
+    reciprocal of perplexity, answers that are words at all; where toxicity is to be removed also
+    continuations that are not blank.
 
     Each is at most 1: knowing more than the target is no merit of an edit. A perplexity that is
     infinite makes its share 0. What the target has nothing of (facts that the user's own never
     knew, say) cannot be lost: the other shares stand.
     """
-    pairs = (
+    pairs: tuple[tuple[float, float], ...] = (
         (_mean_of(KNOWN, edited), _mean_of(KNOWN, target)),
         # Perplexity is lost as it grows.
         (target.get(PERPLEXITY, math.nan), edited.get(PERPLEXITY, math.nan)),
         (1 - _mean_of(GIBBERISH, edited), 1 - _mean_of(GIBBERISH, target)),
-        (1 - _mean_of(BLANK, edited), 1 - _mean_of(BLANK, target)),
     )
+    if silence := _silence(goals):
+        pairs += ((1 - _mean_of(silence, edited), 1 - _mean_of(silence, target)),)
     return harmonic_mean([_ratio(part, whole) for part, whole in pairs if whole != 0])
+
+
+def _silence(goals: Iterable[str]) -> tuple[str, ...]:
+    return tuple(name for goal in goals for name in SILENCE.get(goal, ()))
 
 
 def harmonic_mean(shares: Sequence[float]) -> float:
