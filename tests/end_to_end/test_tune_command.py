@@ -60,7 +60,7 @@ def test_tune_resume_and_evaluate_with_the_winner(run: Run, tmp_path: Path) -> N
     content = json.loads((folder / "tuning.json").read_text())
     trials = content["methods"]["model_surgery"]["trials"]
     assert [trial["status"] for trial in trials] == ["success", "success"]
-    assert trials[0]["options"] == {"alpha": 10.0, "fraction": 0.0465, "layer": None}
+    assert trials[0]["options"] == {"alpha": 16.69, "fraction": 0.02977, "layer": None}
     assert trials[1]["options"] != trials[0]["options"]
     for trial in trials:
         assert 0 <= trial["objective"] <= 1
