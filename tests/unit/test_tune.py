@@ -51,6 +51,18 @@ def test_every_method_gets_as_many_trials_and_starts_from_its_defaults(tmp_path:
     assert tuning.complete
 
 
+def test_no_setting_is_tried_twice_while_others_are_left(tmp_path: Path) -> None:
+    """Three settings, the default one of them: three trials see all; a fourth repeats one."""
+    facts = 'goals=("forget",), search={"steps": [1, 2, 3]}'
+    cards = method_cards(tmp_path / "methods", "mine", "other", facts=facts)
+    tuning = run_tuning(tmp_path / "out", cards, TuningSteps(), trials=4)
+    for own in tuning.methods.values():
+        tried = [trial.options["steps"] for trial in own.trials]
+        assert tried[0] == 2
+        assert sorted(tried[:3]) == [1, 2, 3]
+        assert tried[3] in (1, 2, 3)
+
+
 def test_no_method_is_ever_two_trials_ahead_of_another(tmp_path: Path) -> None:
     steps = TuningSteps()
     cards = method_cards(tmp_path / "methods", "first", "second", "third")

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import optuna
 
 STARTUP_TRIALS = 5  # drawn at random, the defaults among them, before the sampler learns from them
+REDRAWS = 20  # of a setting that was tried before
 DIGITS = 4  # of a drawn number: what is written down is what was run
 
 
@@ -292,14 +293,28 @@ class _Search:
         session.reporter.say(f"{title}: {_in_words(trial)}; best {best}")
 
     def _draw(self) -> None:
-        """The next setting and its cell. The first is the defaults, as they are."""
-        self.pending = self.study.ask(self.distributions)
-        drawn = self.pending.params
-        if self.own.trials:
-            drawn = {n: _shortened(drawn[n], part) for n, part in self.own.space.items()}
-        self.drawn = drawn
+        """The next setting and its cell. The first is the defaults, as they are.
+
+        A setting that was tried is told to the sampler again and not run: a winner that became the
+        default is among the seed's own draws, and small spaces repeat themselves. Where a space is
+        used up a method has its trials again, rather than fewer than others.
+        """
+        self.pending, self.drawn = self._ask()
+        for _ in range(REDRAWS):
+            tried = [t.objective for t in self.own.trials if t.options == self.drawn]
+            if not tried or tried[0] is None:
+                break
+            self.study.tell(self.pending, tried[0])
+            self.pending, self.drawn = self._ask()
         given = {**self.own.fixed, **self.drawn}
         self.cell = with_options(self.tuning.plan, self.defaults, given)
+
+    def _ask(self) -> tuple[optuna.Trial, dict[str, Any]]:
+        pending = self.study.ask(self.distributions)
+        drawn = dict(pending.params)
+        if self.own.trials:
+            drawn = {n: _shortened(drawn[n], part) for n, part in self.own.space.items()}
+        return pending, drawn
 
     def _count(self, trial: Trial) -> None:
         """Add the trial to its method's, tell the sampler, and draw again if there is budget."""
