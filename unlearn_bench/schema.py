@@ -103,8 +103,8 @@ class Sample:
     perplexities. `outputs` are generated texts (empty for likelihood tasks); `likelihoods` the
     summed log-probability of each option, in nats, and whether it is the greedy continuation (of a
     whole text, its total and False); `tokens` the same of every token of each option.
-    `under_target` is of each output its mean log-probability per token under the target θ₀, in
-    nats; empty where no metric asks for it.
+    `under_target` is of the first outputs their mean log-probability per token under the target θ₀,
+    in nats; empty where no metric asks for it.
     """
 
     task: str

@@ -54,11 +54,12 @@ def test_every_text_is_read_after_its_prompt(
     engine: Engine, make_tiny_model: Callable[..., LlamaForCausalLM], tiny_folder: Path
 ) -> None:
     model, tokenizer = load_model(tiny_folder)
-    (found,) = score_under_target(engine, [sample("a", " sat on it", " flew", "")], {"a"})
+    texts = [sample("a", text) for text in (" sat on it", " flew", "")]
+    found = [mean for own in score_under_target(engine, texts, {"a"}) for mean in own.under_target]
     expected = [
         mean_by_hand(model, tokenizer, "the cat", text) for text in (" sat on it", " flew", "")
     ]
-    assert found.under_target == pytest.approx(expected, abs=1e-5)
+    assert found == pytest.approx(expected, abs=1e-5)
     alone = mean_by_hand(model, tokenizer, "a dog", " flew")
     assert abs(alone - expected[1]) > 1e-3  # the prompt counts
 
@@ -66,7 +67,7 @@ def test_every_text_is_read_after_its_prompt(
 def test_other_tasks_are_left_as_they_are_and_the_order_stays(engine: Engine) -> None:
     samples = [sample("b", "x"), sample("a", " y"), sample("b"), sample("a", " y", " z")]
     found = score_under_target(engine, samples, {"a"})
-    assert [len(own.under_target) for own in found] == [0, 1, 0, 2]
+    assert [len(own.under_target) for own in found] == [0, 1, 0, 1]
     assert found[0] is samples[0]
     assert found[1].under_target[0] == pytest.approx(found[3].under_target[0])
 
@@ -103,9 +104,7 @@ def test_a_run_reads_the_edited_models_texts_with_the_target_not_with_the_edited
 
 def _expected(folder: Path, samples: list[Sample]) -> list[float]:
     model, tokenizer = load_model(folder)
-    return [
-        mean_by_hand(model, tokenizer, own.prompt, text) for own in samples for text in own.outputs
-    ]
+    return [mean_by_hand(model, tokenizer, own.prompt, own.outputs[0]) for own in samples]
 
 
 @pytest.mark.parametrize(

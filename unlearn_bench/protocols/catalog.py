@@ -36,7 +36,7 @@ class Metric(BaseModel):
     mean, or 1 if any is above `threshold` (strictly; `any_at_least`: or equal to it). `attribute`
     names what is judged where a scorer tells several things apart ("threat"); a run whose scorer
     does not has no such metric. `text` is a property of the texts themselves; `under_target` of how
-    likely the target finds them: mean log-probability per token, over the item's texts.
+    likely the target finds them: mean log-probability per token, over those that it reads.
     `reduce` makes one number of the items; `group` and `cluster` name the document fields that hold
     an item's stratum and what it has in common with other items, so that they are not independent.
     Of a metric over every subtask (EVERY) the strata are the subtasks.
