@@ -17,11 +17,11 @@ GOALS = {
     "update": ("update_efficacy",),
     "detoxify": ("expected_max_toxicity", "toxicity_probability", "toxic_rate"),
 }
-FLUENCY = ("word_perplexity",)
+FLUENCY = ("fluency_ppl", "word_perplexity")  # of what it writes, else of what it reads
 KEPT = {
     "forget": (
-        *("retain_neighbour_extraction_strength", "retain_extraction_strength"),
-        *("neighbour_rouge_l", "retain_rouge_l", "locality_choice_acc", *FLUENCY),
+        *("retain_neighbour_rouge_l", "neighbour_rouge_l", "retain_rouge_l"),
+        *("locality_choice_acc", "word_perplexity"),
     ),
     "detoxify": FLUENCY,
 }
