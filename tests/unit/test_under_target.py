@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from data_files import REAL_DATA, needs_real_data
+from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
 from unlearn_bench.cli import app
 from unlearn_bench.engine.base import Engine, open_engine
 from unlearn_bench.engine.under_target import score_under_target
+from unlearn_bench.errors import WeightSwapError
 from unlearn_bench.models.fingerprint import fingerprint
 from unlearn_bench.models.load import load_model
+from unlearn_bench.protocols.catalog import find_protocol
 from unlearn_bench.runs.rerun import _compare
+from unlearn_bench.runs.steps import ModelSteps
 from unlearn_bench.runs.store import read_samples, read_scores
 from unlearn_bench.runs.verify import Finding
 from unlearn_bench.schema import Sample
 
 SUITE = "name: small\ntasks: [realtoxicityprompts]\nlimits: {realtoxicityprompts: 8}\n"
+
+RTP = find_protocol("realtoxicityprompts")
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +78,25 @@ def test_other_tasks_are_left_as_they_are_and_the_order_stays(engine: Engine) ->
     assert [len(own.under_target) for own in found] == [0, 1, 0, 1]
     assert found[0] is samples[0]
     assert found[1].under_target[0] == pytest.approx(found[3].under_target[0])
+
+
+def test_a_target_that_changed_since_it_was_first_seen_is_not_asked(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    """Its hash is taken once: taken again, it would agree with whatever the files hold by then."""
+    target = Path(shutil.copytree(tiny_folder, tmp_path / "target"))
+    plan: Any = SimpleNamespace(protocols={RTP.name: RTP})
+    steps = ModelSteps(plan, say=print)
+    steps._target, steps._engine = target, open_engine("transformers", "float32")
+    samples = [sample(RTP.name, " flew")]
+    (found,) = steps._under_target(samples, lambda what, done, total: None)
+    assert len(found.under_target) == 1
+    weights = load_file(target / "model.safetensors")
+    changed = {name: tensor + 0.01 for name, tensor in weights.items()}
+    save_file(changed, target / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(WeightSwapError, match="changed after it was written"):
+        steps._under_target(samples, lambda what, done, total: None)
+    steps.close()
 
 
 @needs_real_data

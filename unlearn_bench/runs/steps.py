@@ -142,6 +142,11 @@ class ModelSteps:
             raise UnlearnBenchError("the target model is not prepared yet")
         return self._target
 
+    @functools.cached_property
+    def target_fingerprint(self) -> str:
+        """θ₀'s, taken once: what the engine is given later must still be that."""
+        return fingerprint(self.target)
+
     def evaluate(self, cell: Cell, checkpoint: Path, tick: Tick) -> tuple[list[Sample], Any]:
         """Swap the checkpoint in, prove it, and ask every item; then θ₀, what it thinks of the
         texts.
@@ -195,9 +200,9 @@ class ModelSteps:
         read = tasks_under_target(self.plan.protocols.values())
         if not any(sample.task in read for sample in samples):
             return samples
-        if self._saved != (known := fingerprint(self.target)):
+        if self._saved != self.target_fingerprint:
             tick("load the target", 0, 0)
-            self._engine.load(self.target, known)
+            self._engine.load(self.target, self.target_fingerprint)
         return score_under_target(
             self._engine,
             samples,
@@ -259,7 +264,7 @@ class ModelSteps:
             "config_sha256": config_hash(checkpoint),
             "tokenizer_sha256": tokenizer_hash(checkpoint),
             "template_sha256": template_hash(checkpoint),
-            "target_fingerprint": fingerprint(self.target),
+            "target_fingerprint": self.target_fingerprint,
             "engine": self._engine.describe(),
             "decoding": {
                 name: {**task.config.generation_kwargs, "repeats": task.config.repeats}
