@@ -82,8 +82,10 @@ lint: setup ## ruff, mypy, import-linter
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-docs: setup ## Write docs/methods.md from the methods' files and the board
+docs: setup ## Write the pages that follow from the code: methods, command line
 	$(BIN)/python -m unlearn_bench.method_page leaderboards/smollm2-135m/quick.csv docs/methods.md
+	$(BIN)/typer unlearn_bench.cli utils docs --name unlearn-bench --title "Command line" \
+	  --output docs/cli.md
 
 bench: setup ## Measure speed beside stock lm-eval and vLLM
 	set -e; for script in benchmarks/[a-z]*.py; do $(BIN)/python $$script; done

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -124,7 +126,13 @@ def run_tune(
 
 
 def run_verify(
-    run: Path, given: Mapping[str, Any], *, rerun: int, methods: Sequence[str], verbose: bool
+    run: Path,
+    given: Mapping[str, Any],
+    *,
+    rerun: int,
+    methods: Sequence[str],
+    as_json: bool,
+    verbose: bool,
 ) -> int:
     """Verify a run's cells and say what was found; return the exit code.
 
@@ -136,7 +144,7 @@ def run_verify(
     from unlearn_bench.runs.resolve import data_folder
     from unlearn_bench.runs.verify import verify_run
 
-    screen, reporter = Console(), Reporter()
+    reporter = Reporter()
     findings = verify_run(
         run,
         SourceOptions(data_folder=data_folder(config.data), offline=config.offline),
@@ -146,17 +154,27 @@ def run_verify(
     )
     if rerun:
         findings += _rerun(run, given, rerun, methods, reporter)
+    _print_findings(findings, as_json=as_json)
+    if any(finding.wrong for finding in findings):
+        return EXIT_FAILED
+    return EXIT_INCOMPLETE if any(finding.unchecked for finding in findings) else 0
+
+
+def _print_findings(findings: Sequence[Finding], *, as_json: bool) -> None:
+    screen = Console(markup=False, highlight=False, soft_wrap=True)
+    if as_json:
+        screen.print(json.dumps([asdict(finding) for finding in findings], indent=1))
+        return
     for finding in findings:
         verdict = "wrong" if finding.wrong else "in part" if finding.unchecked else "right"
         counts = f"{finding.status}, {finding.samples} answers, {finding.scores} scores"
         lines = [f"{finding.cell}: {verdict} ({counts})"]
         lines += [f"  wrong: {text}" for text in finding.wrong]
         lines += [f"  not checked: {text}" for text in finding.unchecked]
-        screen.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+        screen.print("\n".join(lines))
     wrong = sum(bool(finding.wrong) for finding in findings)
     partly = sum(bool(finding.unchecked) for finding in findings)
     screen.print(f"{len(findings)} cells: {wrong} wrong, {partly} not wholly checked")
-    return EXIT_FAILED if wrong else EXIT_INCOMPLETE if partly else 0
 
 
 def _rerun(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -76,6 +77,29 @@ def test_list_names_what_can_be_asked_for() -> None:
     assert "gsm8k_mini" in invoke("list", "tasks").output
     assert "quick" in invoke("list", "suites").output
     assert "smollm2-135m" in invoke("list", "models").output
+
+
+@pytest.mark.parametrize("kind", ["methods", "tasks", "suites", "models", "scorers"])
+def test_a_listing_in_json_says_the_same(kind: str) -> None:
+    entries = json.loads(invoke("list", kind, "--json").stdout)
+    lines = [line for line in invoke("list", kind).output.splitlines() if line[0] != " "]
+    assert [entry["name"] for entry in entries] == lines
+    assert all(entry["summary"] for entry in entries)
+
+
+def test_the_reference_of_the_command_line_is_what_make_docs_writes() -> None:
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "typer", "unlearn_bench.cli", "utils", "docs"),
+            *("--name", "unlearn-bench", "--title", "Command line"),
+        ],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=True,
+    )
+    written = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    assert written.strip() == done.stdout.strip(), "make docs"
 
 
 def test_a_plugin_file_is_listed_without_running_it(tmp_path: Path) -> None:
@@ -230,3 +254,7 @@ def test_doctor_says_what_is_there_and_downloads_nothing(
     assert "ok gsm8k: our mini set would stand in" in result.output
     assert "!! realtoxicityprompts: nothing stands in" in result.output
     assert not (tmp_path / "cache").exists()
+    found = json.loads(invoke("doctor", "--offline", "--json").stdout)
+    (torch,) = (entry for entry in found if entry["name"] == "torch")
+    assert torch == {"room": "packages", "name": "torch", "state": torch["state"], "ok": True}
+    assert f"ok torch: {torch['state']}" in result.output

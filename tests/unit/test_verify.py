@@ -93,7 +93,11 @@ def test_a_changed_score_is_found(run: Path) -> None:
     finding = check(run)
     assert len(finding.wrong) == 1
     assert "scores.json: fur.forget_extraction_strength: stored" in finding.wrong[0]
-    assert invoke("verify", str(run), "--offline").exit_code == 1
+    result = invoke("verify", str(run), "--offline", "--json")
+    assert result.exit_code == 1
+    found = {entry["cell"]: entry["wrong"] for entry in json.loads(result.stdout)}
+    assert len(found) == 2
+    assert found[finding.cell] == finding.wrong
 
 
 def test_a_changed_item_is_found_though_its_score_agrees(run: Path) -> None:

@@ -1,0 +1,22 @@
+"""The command line: parse, call, print. What a command does is in the modules it calls."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from unlearn_bench.cli.root import app
+
+# Each is a file that adds itself to the app; the help lists them in this order.
+COMMANDS = (
+    "evaluate", "tune", "sequence", "verify", "compare", "gate", "board", "report", "show", "names",
+    "doctor",
+)  # fmt: skip
+for command in COMMANDS:
+    import_module(f"{__name__}.{command}")
+
+__all__ = ["app", "main"]
+
+
+def main() -> None:
+    """Entry point of `unlearn-bench` and `python -m unlearn_bench`."""
+    app()
