@@ -61,13 +61,14 @@ def _evaluate(
 ) -> int:
     from unlearn_bench.board.publish import publish
     from unlearn_bench.board.terminal import print_board
+    from unlearn_bench.runs.estimate import estimate_cells
     from unlearn_bench.runs.execute import execute
     from unlearn_bench.runs.rerun import write_settings
 
     screen = Console()
     for note in plan.notes:
         reporter.say(f"note: {note}")
-    results = execute(plan, open_steps, reporter)
+    results = execute(plan, open_steps, reporter, estimate_cells(plan))
     write_settings(plan.output, settings)
     board, paths = publish(plan, results)
     print_board(board, screen)
@@ -243,7 +244,7 @@ def exit_code(results: Sequence[CellResult]) -> int:
 
 def print_tuning_plan(tuning: Tuning, console: Console) -> None:
     """The methods with what will be drawn, and the budget. Nothing has run."""
-    from unlearn_bench.runs.estimate import estimate_cells, estimate_preparation
+    from unlearn_bench.runs.estimate import estimate_cells, estimate_preparation, minutes
 
     plan, budget, say = tuning.plan, tuning.budget, console.print
     print_setting(plan, console)
@@ -259,10 +260,10 @@ def print_tuning_plan(tuning: Tuning, console: Console) -> None:
         say(f"note    {note}", markup=False, highlight=False, soft_wrap=True)
     line = (
         f"total   {len(tuning.methods)} x {budget.trials} trials within {budget.seconds:g} s each, "
-        f"{_minutes(total)}, estimated; finished trials are not run again"
+        f"{minutes(total)}, estimated; finished trials are not run again"
     )
     if first := estimate_preparation(plan):
-        line += f"; preparing the models takes {_minutes(first)} more where they are not cached"
+        line += f"; preparing the models takes {minutes(first)} more where they are not cached"
     say(line, highlight=False, soft_wrap=True)
 
 
@@ -287,7 +288,7 @@ def print_setting(plan: Plan, console: Console) -> None:
 
 def print_plan(plan: Plan, console: Console) -> None:
     """The cells with what each is expected to cost. Nothing has run."""
-    from unlearn_bench.runs.estimate import estimate_cells, estimate_preparation
+    from unlearn_bench.runs.estimate import estimate_cells, estimate_preparation, minutes
 
     say = console.print
     print_setting(plan, console)
@@ -307,9 +308,9 @@ def print_plan(plan: Plan, console: Console) -> None:
     for note in plan.notes:
         say(f"note    {note}", markup=False, highlight=False, soft_wrap=True)
     cells = f"{len(plan.cells)} cell{'s' if len(plan.cells) > 1 else ''}"
-    line = f"total   {cells}, {_minutes(total)}, estimated; finished cells are not run again"
+    line = f"total   {cells}, {minutes(total)}, estimated; finished cells are not run again"
     if first := estimate_preparation(plan):
-        line += f"; preparing the models takes {_minutes(first)} more where they are not cached"
+        line += f"; preparing the models takes {minutes(first)} more where they are not cached"
     say(line, highlight=False, soft_wrap=True)
 
 
@@ -336,7 +337,3 @@ def _effect(entry: Detectable) -> str:
     size = f"{entry.effect:.0%} of the value" if entry.relative else f"{entry.effect:.3f}"
     pairs = f"{entry.pairs} pair{'s' if entry.pairs > 1 else ''} of models"
     return f"{size:<16} from {pairs} on {entry.source}"
-
-
-def _minutes(seconds: float) -> str:
-    return f"about {seconds / 60:.0f} min" if seconds >= 60 else "less than a minute"

@@ -101,3 +101,11 @@ def test_libraries_are_quiet_unless_asked_and_users_settings_stand(verbose: bool
     assert done.stdout.strip() == "DEBUG"
     assert ("chatter" in done.stderr) == verbose
     assert ("3/3" in done.stderr) == verbose
+
+
+def test_the_bar_ends_with_what_the_whole_run_still_takes() -> None:
+    report, stream, _ = reporter(terminal=True)
+    report.outlook = "about 50 min left"
+    with report.step("train") as tick:
+        tick("step", 1, 2)
+    assert "about 50 min left" in stream.getvalue()

@@ -229,3 +229,8 @@ def this_machine() -> Hardware:
 
     bf16 = supports_bf16(torch.device(default_device()))
     return Hardware(len(os.sched_getaffinity(0)), torch.cuda.is_available(), bf16)
+
+
+def minutes(seconds: float) -> str:
+    """An estimate in words: it is not known to the second."""
+    return f"about {seconds / 60:.0f} min" if seconds >= 60 else "less than a minute"

@@ -11,6 +11,7 @@ import shutil
 import signal
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -26,9 +27,11 @@ from unlearn_bench.errors import (
     DivergedError,
 )
 from unlearn_bench.runs import store
+from unlearn_bench.runs.estimate import Estimate
 from unlearn_bench.runs.memory import return_memory
 from unlearn_bench.runs.plan import Cell, Plan
 from unlearn_bench.runs.progress import Reporter, Tick
+from unlearn_bench.runs.time_left import TimeLeft
 from unlearn_bench.schema import FAILED, EditReport, ItemScore, Sample, Score
 
 CHECKPOINT = "checkpoint"
@@ -85,13 +88,20 @@ class _Work:
     seconds: dict[str, float] = field(default_factory=dict)
 
 
-def execute(plan: Plan, open_steps: Callable[[], Steps], reporter: Reporter) -> list[CellResult]:
+def execute(
+    plan: Plan,
+    open_steps: Callable[[], Steps],
+    reporter: Reporter,
+    estimates: Sequence[Estimate] = (),
+) -> list[CellResult]:
     """Compute what is missing and return every cell's result, in the plan's order.
 
     open_steps is called only if a cell has to be computed, so a finished run starts no engine.
-    Raises CancelledError (exit 130) after Ctrl-C, and DiskFullError; finished cells stay whole.
+    estimates: of the plan's cells, to say how long it still takes. Raises CancelledError (exit 130)
+    after Ctrl-C, and DiskFullError; finished cells stay whole.
     """
     with open_session(plan, open_steps, reporter) as session:
+        session.look_ahead(estimates)
         return [session.finish(cell) for cell in plan.cells]
 
 
@@ -123,6 +133,23 @@ class Session:
         self.plan, self.open_steps, self.reporter = plan, open_steps, reporter
         self.steps: Steps | None = None
         self.begun = 0
+        self.left = TimeLeft({})
+
+    def look_ahead(self, estimates: Sequence[Estimate]) -> None:
+        """Say what is done already and what is not. estimates: of all the plan's cells, or none."""
+        found = {cell.key: self._stored(cell, self._folder(cell)) for cell in self.plan.cells}
+        statuses = {key: record.status for key, record in found.items() if record}
+        if statuses:
+            known = ", ".join(f"{n} {status}" for status, n in Counter(statuses.values()).items())
+            where = f"in {self.plan.output} under these very settings"
+            again = "a success is not computed again"
+            self.reporter.say(f"{len(found)} cells; known {where}: {known}; {again}")
+        if estimates:
+            pairs = zip(self.plan.cells, estimates, strict=True)
+            self.left = TimeLeft(
+                {cell.key: e for cell, e in pairs if statuses.get(cell.key) != "success"}
+            )
+            self.reporter.outlook = str(self.left)
 
     def finish(self, cell: Cell, *, title: str = "", retry: bool = True) -> CellResult:
         """The cell's stored result, or a fresh one.
@@ -132,7 +159,7 @@ class Session:
         """
         self.begun += 1
         title = title or f"cell {self.begun}/{len(self.plan.cells)} {cell.label}"
-        folder = store.cell_folder(self.plan.output, cell.key, cell.method, cell.seed)
+        folder = self._folder(cell)
         found = self._stored(cell, folder)
         final = ("success",) if retry else ("success", *FAILED)
         if found is not None and found.status in final:
@@ -151,6 +178,9 @@ class Session:
         shutil.rmtree(folder, ignore_errors=True)
         return self._guarded(work, self._compute)
 
+    def _folder(self, cell: Cell) -> Path:
+        return store.cell_folder(self.plan.output, cell.key, cell.method, cell.seed)
+
     def _stored(self, cell: Cell, folder: Path) -> store.Record | None:
         try:
             return store.read_record(folder, cell.key)
@@ -168,8 +198,12 @@ class Session:
             missing = self._unjudged(scores)
             status: store.CellStatus = "incomplete" if missing else "success"
             times = ", ".join(f"{name} {spent:.1f} s" for name, spent in work.seconds.items())
-            self.reporter.say(f"{work.title}: {status} ({times}) {missing}".rstrip())
-            return self._record(work, status, missing)
+            result = self._record(work, status, missing)
+            told = filter(
+                None, (f"{work.title}: {status} ({times})", missing, self.reporter.outlook)
+            )
+            self.reporter.say("; ".join(told))
+            return result
         except KeyboardInterrupt:
             with _deaf():
                 self._record(work, "cancelled", "interrupted")
@@ -203,6 +237,8 @@ class Session:
             files=dict(work.files),
         )
         store.write_record(work.folder, record)
+        self.left.count(work.cell.key, work.seconds)
+        self.reporter.outlook = str(self.left)
         return CellResult(work.cell, record, work.folder)
 
     def _compute(self, work: _Work, steps: Steps) -> list[Score]:

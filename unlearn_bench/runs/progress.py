@@ -72,10 +72,15 @@ def _hide_bars() -> None:
 
 @dataclass
 class Reporter:
-    """Says what is going on. `clock` is wall time in seconds, given by tests."""
+    """Says what is going on.
+
+    clock: wall time in seconds, given by tests. outlook: how long the whole run still takes, in
+    words; it stands at the end of the bar.
+    """
 
     console: Console = field(default_factory=lambda: Console(stderr=True))
     clock: Callable[[], float] = time.monotonic
+    outlook: str = ""
 
     def say(self, text: str) -> None:
         """One line for the reader, with the time of day where there is no terminal."""
@@ -107,6 +112,7 @@ class Reporter:
             BarColumn(bar_width=24),
             TextColumn("{task.fields[what]}", markup=False),
             TimeElapsedColumn(),
+            TextColumn(self.outlook, markup=False),
         )
         with Progress(*columns, console=self.console, transient=True) as progress:
             task = progress.add_task(title, total=None, what="")

@@ -1,0 +1,76 @@
+"""How long a run still takes, with cells whose times are made up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.unit.run_doubles import SmallSteps, cell, plan
+from tests.unit.test_execute import Screen
+from unlearn_bench.runs.estimate import Estimate
+from unlearn_bench.runs.execute import execute
+from unlearn_bench.runs.time_left import TimeLeft
+
+
+def estimate(edit: float, evaluate: float) -> Estimate:
+    return Estimate(edit, evaluate, 0.0, measured=False)
+
+
+def test_before_anything_ended_it_is_the_sum_of_the_estimates() -> None:
+    assert TimeLeft({"a": estimate(10, 30), "b": estimate(20, 30)}).seconds == 90
+
+
+def test_edits_and_evaluations_are_corrected_apart() -> None:
+    """b is left: its edit was estimated at 20. The typical edit is (10 + 20) / 2 = 15, so a's 25
+    in place of 10 corrects edits by (25 + 15) / (10 + 15) = 1.6; evaluations by 60 / 30 = 2.
+    20 x 1.6 + 30 x 2 = 92.
+    """
+    left = TimeLeft({"a": estimate(10, 30), "b": estimate(20, 30)})
+    left.count("a", {"edit": 25, "evaluate": 50, "score": 10})
+    assert left.seconds == pytest.approx(92)
+
+
+def test_the_unedited_target_teaches_nothing_about_edits() -> None:
+    """The first cell of most runs: no edit was expected and none was made."""
+    left = TimeLeft({"noop": estimate(0, 30), "b": estimate(20, 30)})
+    left.count("noop", {"edit": 0, "evaluate": 13, "score": 2})
+    assert left.seconds == pytest.approx(20 + 15)
+
+
+def test_a_step_that_was_not_reached_teaches_nothing() -> None:
+    """a failed while it was asked: its evaluation says nothing of b's."""
+    left = TimeLeft({"a": estimate(20, 30), "b": estimate(20, 30)})
+    left.count("a", {"edit": 20, "evaluate": 1})
+    assert left.seconds == 50
+
+
+def test_nothing_is_said_when_nothing_is_left() -> None:
+    left = TimeLeft({"a": estimate(200, 30)})
+    assert str(left) == "about 4 min left"
+    left.count("a", {"edit": 20, "evaluate": 1, "score": 1})
+    assert str(left) == ""
+
+
+def test_a_run_says_it_at_every_cells_end(tmp_path: Path) -> None:
+    """Each edit is expected to take 100 minutes and takes none: with the weight of one typical edit
+    the second one's expectation is halved.
+    """
+    screen = Screen()
+    cells = [cell("noop"), cell("npo")]
+    execute(plan(tmp_path, *cells), SmallSteps, screen, [estimate(6000, 60), estimate(6000, 60)])
+    ends = [line for line in screen.text.splitlines() if "success" in line]
+    assert ends[0].endswith("; about 50 min left")
+    assert ends[1].endswith("score 0.0 s)")
+
+
+def test_what_is_done_already_is_said_once_and_not_expected_again(tmp_path: Path) -> None:
+    execute(plan(tmp_path, cell("noop")), SmallSteps, Screen())
+    screen = Screen()
+    cells = [cell("noop"), cell("npo"), cell("pdu")]
+    execute(plan(tmp_path, *cells), SmallSteps, screen, [estimate(6000, 0)] * 3)
+    first, *rest = screen.text.splitlines()
+    assert "3 cells; known in" in first
+    assert first.endswith("under these very settings: 1 success; a success is not computed again")
+    assert any(line.endswith("cell 1/3 noop seed 0: already done") for line in rest)
+    assert sum("about 50 min left" in line for line in rest) == 1
