@@ -12,7 +12,7 @@ from unlearn_bench.cli.root import app, ends_cleanly, examples
 
 @app.command(
     epilog=examples(
-        "compare runs:noop runs:npo", "compare runs:noop runs:npo --metrics 'fur/retain_*' --json"
+        "compare runs:noop runs:npo", "compare runs:noop runs:npo --metrics 'fur.retain_*' --json"
     )
 )
 @ends_cleanly

@@ -10,7 +10,9 @@ from unlearn_bench.cli import options
 from unlearn_bench.cli.root import app, ends_cleanly, examples
 
 
-@app.command(epilog=examples("show runs npo --task fur", "show runs npo@1 --page 2 --json"))
+@app.command(
+    epilog=examples("show runs npo --task fur", "show runs npo@0 --limit 5 --page 2 --json")
+)
 @ends_cleanly
 def show(
     run: options.Run,
