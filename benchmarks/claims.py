@@ -22,14 +22,15 @@ from unlearn_bench.runs.store import read_items, read_record
 from unlearn_bench.schema import ItemScore
 
 FORGET = "fur.forget_extraction_strength"
-KEPT = ("fur.retain_neighbour_extraction_strength", "fur.retain_stranger_extraction_strength")
+KEPT = ("fur.retain_neighbour_rouge_l", "fur.retain_stranger_rouge_l")
 FLUENT = "wikitext.word_perplexity"
+WRITES = "realtoxicityprompts.fluency_ppl"
 TOXIC = "realtoxicityprompts.expected_max_toxicity"
 CLAIMS: Sequence[tuple[str, str, str, tuple[str, ...]]] = (
     ("NPO forgets without the collapse of ascent", "npo", "gradient_ascent",
-     (FORGET, *KEPT, FLUENT)),
+     (FORGET, *KEPT, FLUENT, WRITES)),
     ("gradient difference keeps more than ascent", "grad_diff", "gradient_ascent",
-     (FORGET, *KEPT, FLUENT)),
+     (FORGET, *KEPT, FLUENT, WRITES)),
     ("Ext-Sub stays nearer the target than plain subtraction", "ext_sub", "ext_sub_plain",
      (FLUENT, "gsm8k.exact_match_flexible", TOXIC)),
     ("Ext-Sub stays near the target", "ext_sub", "noop",

@@ -1,0 +1,250 @@
+"""Our answers against those of unmodified lm-eval on transformers, item by item.
+
+    python benchmarks/parity.py --output FOLDER [--model M] [--data FOLDER] [--engine E]
+                                [--tasks T ...] [--limit N]
+
+Both sides get the same weights in float32, the same documents and lm-eval's own definition of each
+task (prompts, few-shot examples, filters, metrics). Each task runs on each side in a process of its
+own and is kept in FOLDER, so a second call only runs what is missing. Prints Markdown: per metric
+both values, on how many items the two sides say the same, and below it every item on which they do
+not. Without --data the bundled mini sets are asked.
+
+A likelihood is the same within 0.001 nats per option and with the same greedy flag; a page's
+log-likelihood within 0.001 of its value; a generated text letter by letter.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import math
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from os.path import commonprefix
+from pathlib import Path
+from typing import Any
+
+from unlearn_bench.data.options import SourceOptions
+from unlearn_bench.data.sources import resolve_task_dataset
+from unlearn_bench.models.open import open_model
+from unlearn_bench.protocols.catalog import Protocol, find_protocol
+
+TASKS = ("truthfulqa", "wikitext", "toxigen_classification", "gsm8k")
+BATCH = 16
+CLOSE = 1e-3  # nats per option; of a page, relative
+SHOWN = 60  # letters of a text that differs
+Answer = dict[str, Any]  # subtask, filter, item, prompt, likelihoods, texts, values
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One item on which the two sides do not say the same."""
+
+    item: str
+    what: str
+
+
+def load(task: str, limit: int | None, sources: SourceOptions) -> tuple[Protocol, dict[str, Any]]:
+    from unlearn_bench.engine.evaluate import load_tasks
+
+    protocol = find_protocol(resolve_task_dataset(task, sources))
+    tasks = load_tasks(
+        [protocol],
+        limits={protocol.name: limit},
+        samples_per_prompt=1,
+        paraphrases=0,
+        sources=sources,
+    )
+    return protocol, tasks
+
+
+def answer_ours(arguments: argparse.Namespace, sources: SourceOptions) -> list[Answer]:
+    from unlearn_bench.engine.base import open_engine
+    from unlearn_bench.engine.evaluate import evaluate
+
+    model = open_model(arguments.model)
+    engine = open_engine(arguments.engine, "float32")
+    engine.load(model.folder, model.fingerprint)
+    _, tasks = load(arguments.one, arguments.limit, sources)
+    samples = evaluate(engine, tasks, seed=0)
+    engine.close()
+    return [
+        {
+            "subtask": sample.task,
+            "filter": sample.filter,
+            "item": sample.item_id,
+            "likelihoods": [list(pair) for pair in sample.likelihoods],
+            "texts": list(sample.outputs),
+            "values": sample.values,
+        }
+        for sample in samples
+    ]
+
+
+def answer_stock(arguments: argparse.Namespace, sources: SourceOptions) -> list[Answer]:
+    from lm_eval.api.registry import get_model
+    from lm_eval.evaluator import simple_evaluate
+
+    _, tasks = load(arguments.one, arguments.limit, sources)
+    folder = str(open_model(arguments.model).folder)
+    lm = get_model("hf")(pretrained=folder, dtype="float32", device="cpu", batch_size=BATCH)
+    results = simple_evaluate(
+        model=lm, tasks=list(tasks.values()), bootstrap_iters=0, fewshot_random_seed=1234
+    )
+    assert results is not None
+    return [
+        _stock_answer(subtask, logged)
+        for subtask, samples in results["samples"].items()
+        for logged in samples
+    ]
+
+
+def _stock_answer(subtask: str, logged: dict[str, Any]) -> Answer:
+    responses = [options[0] for options in logged["resps"]]
+    likely = isinstance(responses[0], list | tuple)
+    rolling = isinstance(responses[0], float | int) or _is_number(responses[0])
+    return {
+        "subtask": subtask,
+        "filter": logged["filter"],
+        "item": str(logged["doc_id"]),
+        "likelihoods": [[float(lp), str(greedy) == "True"] for lp, greedy in responses]
+        if likely
+        else [[float(responses[0]), False]]
+        if rolling
+        else [],
+        "texts": [] if likely or rolling else responses,
+        "values": {name: logged[name] for name in logged["metrics"]},
+    }
+
+
+def _is_number(text: object) -> bool:
+    try:
+        float(str(text))
+    except ValueError:
+        return False
+    return True
+
+
+def differences(mine: Answer, stock: Answer) -> Iterator[str]:
+    """What the two say otherwise about one item."""
+    if mine["texts"] != stock["texts"]:
+        at = len(commonprefix([mine["texts"][0], stock["texts"][0]]))
+        ours, theirs = (side["texts"][0][at : at + SHOWN] for side in (mine, stock))
+        yield f"texts part at letter {at}: {ours!r} / {theirs!r}"
+    rolling = not mine["texts"] and len(mine["likelihoods"]) == 1
+    for option, (one, other) in enumerate(
+        zip(mine["likelihoods"], stock["likelihoods"], strict=True)
+    ):
+        gap = abs(one[0] - other[0])
+        if gap > (CLOSE * abs(other[0]) if rolling else CLOSE):
+            yield f"option {option}: {one[0]:.4f} / {other[0]:.4f} nats"
+        if not rolling and one[1] != other[1]:
+            yield f"option {option}: greedy {one[1]} / {other[1]}"
+    for name, value in stock["values"].items():
+        if name in mine["values"] and not _same(mine["values"][name], value):
+            yield f"{name} {mine['values'][name]} / {value}"
+
+
+def _same(one: Any, other: Any) -> bool:
+    pairs = zip(one, other, strict=True) if isinstance(other, list | tuple) else [(one, other)]
+    return all(math.isclose(float(a), float(b), rel_tol=CLOSE, abs_tol=CLOSE) for a, b in pairs)
+
+
+def compare(ours: list[Answer], stock: list[Answer]) -> Iterator[tuple[str, int, list[Difference]]]:
+    """Per subtask and filter: its name, its number of items, and where the sides differ."""
+    names = dict.fromkeys((one["subtask"], one["filter"]) for one in stock)
+    for name in names:
+        left, right = (
+            [one for one in side if (one["subtask"], one["filter"]) == name]
+            for side in (ours, stock)
+        )
+        found = [
+            Difference(mine["item"], "; ".join(parts))
+            for mine, theirs in zip(left, right, strict=True)
+            if (parts := list(differences(mine, theirs)))
+        ]
+        yield ", ".join(part for part in name if part != "none"), len(right), found
+
+
+def mean(answers: list[Answer], subtask: str, filter_name: str, metric: str) -> float:
+    """lm-eval's own aggregation of the two kinds that these tasks have."""
+    values = [
+        one["values"][metric]
+        for one in answers
+        if (one["subtask"], one["filter"]) == (subtask, filter_name) and metric in one["values"]
+    ]
+    if isinstance(values[0], list | tuple):
+        total, weight = (sum(float(pair[i]) for pair in values) for i in (0, 1))
+        return math.exp(-total / weight)
+    return sum(map(float, values)) / len(values)
+
+
+def render(task: str, ours: list[Answer], stock: list[Answer]) -> Iterator[str]:
+    """Markdown lines of one task."""
+    yield f"\n### {task}\n"
+    yield "| metric | ours | stock | items | alike |"
+    yield "|---|---:|---:|---:|---:|"
+    compared = list(compare(ours, stock))
+    names = dict.fromkeys((one["subtask"], one["filter"]) for one in stock)
+    for (subtask, kind), (label, count, found) in zip(names, compared, strict=True):
+        first = next(one for one in stock if (one["subtask"], one["filter"]) == (subtask, kind))
+        for metric in first["values"]:
+            if not any(metric in one["values"] for one in ours if one["subtask"] == subtask):
+                continue
+            left, right = (mean(side, subtask, kind, metric) for side in (ours, stock))
+            alike = f"{count - len(found)}"
+            yield f"| {label}: {metric} | {left:.6g} | {right:.6g} | {count} | {alike} |"
+    yield ""
+    for label, _, found in compared:
+        for one in found:
+            yield f"- {label}, item {one.item}: {one.what.replace('|', chr(92) + '|')}"
+
+
+def run_side(side: str, task: str, arguments: argparse.Namespace) -> list[Answer]:
+    """One task's answers of one side: what an earlier call kept, or fresh ones."""
+    limit = f"-{arguments.limit}" if arguments.limit else ""
+    kept = arguments.output / f"{task}{limit}-{side}.json"
+    if not kept.exists():
+        command = [sys.executable, __file__, "--side", side, "--one", task]
+        command += ["--output", str(kept), "--model", arguments.model]
+        command += ["--engine", arguments.engine]
+        command += ["--data", str(arguments.data)] if arguments.data else []
+        command += ["--limit", str(arguments.limit)] if arguments.limit else []
+        subprocess.run(command, check=True)
+    answers: list[Answer] = json.loads(kept.read_text())
+    return answers
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--engine", default="vllm", choices=["vllm", "transformers"])
+    parser.add_argument("--tasks", nargs="*", default=TASKS)
+    parser.add_argument("--limit", type=int)
+    parser.add_argument("--side", choices=["ours", "stock"], help=argparse.SUPPRESS)
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        logging.disable(logging.WARNING)
+        sources = SourceOptions(data_folder=arguments.data)
+        answer = answer_ours if arguments.side == "ours" else answer_stock
+        content = json.dumps(answer(arguments, sources))
+        unfinished = arguments.output.with_suffix(".part")
+        unfinished.write_text(content)
+        unfinished.rename(arguments.output)
+        return
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    print(f"Model {arguments.model}, engine {arguments.engine}, float32.")
+    for task in arguments.tasks:
+        ours, stock = (run_side(side, task, arguments) for side in ("ours", "stock"))
+        for line in render(task, ours, stock):
+            print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
