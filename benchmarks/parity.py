@@ -23,7 +23,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from os.path import commonprefix
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +130,7 @@ def _is_number(text: object) -> bool:
 def differences(mine: Answer, stock: Answer) -> Iterator[str]:
     """What the two say otherwise about one item."""
     if mine["texts"] != stock["texts"]:
-        at = len(commonprefix([mine["texts"][0], stock["texts"][0]]))
+        at = _parting(mine["texts"][0], stock["texts"][0])
         ours, theirs = (side["texts"][0][at : at + SHOWN] for side in (mine, stock))
         yield f"texts part at letter {at}: {ours!r} / {theirs!r}"
     rolling = not mine["texts"] and len(mine["likelihoods"]) == 1
@@ -146,6 +145,12 @@ def differences(mine: Answer, stock: Answer) -> Iterator[str]:
     for name, value in stock["values"].items():
         if name in mine["values"] and not _same(mine["values"][name], value):
             yield f"{name} {mine['values'][name]} / {value}"
+
+
+def _parting(one: str, other: str) -> int:
+    """Index of the first letter that is another one."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
 def _same(one: Any, other: Any) -> bool:
