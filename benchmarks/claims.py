@@ -18,7 +18,7 @@ from pathlib import Path
 from unlearn_bench.compare.columns import align
 from unlearn_bench.compare.paired import Comparison, compare
 from unlearn_bench.protocols.catalog import Protocol, list_protocols
-from unlearn_bench.runs.store import read_items, read_record
+from unlearn_bench.runs.finished import read_cells
 from unlearn_bench.schema import ItemScore
 
 FORGET = "fur.forget_extraction_strength"
@@ -72,18 +72,15 @@ class Setting:
 def read_settings(runs: Sequence[Path]) -> dict[str, list[Setting]]:
     """Every setting of every method, of successful cells only."""
     found: dict[str, Setting] = {}
-    for path in sorted(cell for run in runs for cell in run.glob("cells/*/plan.json")):
-        plan = json.loads(path.read_bytes())
-        record = read_record(path.parent, plan["key"])
-        if record is None or record.status != "success":
+    for cell in read_cells(runs).cells:
+        if cell.record.status != "success":
             continue
-        options = plan["determinants"]["method"]["options"]
-        name = json.dumps([record.method, options], sort_keys=True)
-        setting = found.setdefault(name, Setting(record.method, options))
+        options = cell.determinants["method"]["options"]
+        name = json.dumps([cell.method, options], sort_keys=True)
         items: dict[str, list[ItemScore]] = {}
-        for item in read_items(path.parent / "items.parquet"):
+        for item in cell.items:
             items.setdefault(f"{item.task.removesuffix('_mini')}.{item.metric}", []).append(item)
-        setting.seeds[record.seed] = items
+        found.setdefault(name, Setting(cell.method, options)).seeds[cell.seed] = items
     methods: dict[str, list[Setting]] = {}
     for setting in found.values():
         methods.setdefault(setting.method, []).append(setting)

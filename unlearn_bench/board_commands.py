@@ -16,9 +16,11 @@ KINDS = ("dataset", "model")
 def run_merge(paths: Sequence[Path], leaderboards: Path, *, apart: bool) -> int:
     """Merge runs and boards into `leaderboards`; return the exit code. Raises UnlearnBenchError."""
     from unlearn_bench.board.merge import merge, write_merged
+    from unlearn_bench.runs.store import exclusive
 
-    merged, notes = merge(paths, leaderboards, apart=apart)
-    written = write_merged(merged)
+    with exclusive(leaderboards):  # what is read there is written back with more
+        merged, notes = merge(paths, leaderboards, apart=apart)
+        written = write_merged(merged)
     _print("".join(f"note: {note}\n" for note in notes), Console(stderr=True))
     _print("".join(f"wrote {path}\n" for path in written), Console())
     return 0

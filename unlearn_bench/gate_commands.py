@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from unlearn_bench.compare.measures import Measure
     from unlearn_bench.compare.rules import Chosen, Rules
     from unlearn_bench.runs.baseline import Baseline
-    from unlearn_bench.runs.stored import Side, StoredCell
+    from unlearn_bench.runs.sides import MeasuredCell, Side
 
 EXIT_INCOMPLETE = 3
 LOG_WIDTH = 180
@@ -54,7 +54,7 @@ def run_compare(
         render_differences_markdown,
     )
     from unlearn_bench.runs.pairs import compare_pairs, pair_up
-    from unlearn_bench.runs.stored import read_sides
+    from unlearn_bench.runs.sides import read_sides
 
     if as_json and markdown:
         raise UsageError("--json and --markdown are two forms of one answer", next_step="give one")
@@ -115,7 +115,7 @@ def _judge(request: GateRequest, given: Mapping[str, Any], reporter: Reporter) -
     candidate = _candidate(request, baseline.side, given, reporter)
     _refuse_limited(request, "the candidate", candidate)
     if candidate.unscored:
-        scored: list[StoredCell] = []
+        scored: list[MeasuredCell] = []
         notes.append(f"the candidate has no scores: {candidate.unscored}")
     else:
         scored = list(candidate.cells)
@@ -152,7 +152,7 @@ def _candidate(
     request: GateRequest, baseline: Side, given: Mapping[str, Any], reporter: Reporter
 ) -> Side:
     """The stored candidate, or the model evaluated as the baseline was."""
-    from unlearn_bench.runs.stored import is_stored, read_side
+    from unlearn_bench.runs.sides import is_stored, read_side
 
     if is_stored(request.candidate):
         return read_side(request.candidate)
@@ -276,7 +276,7 @@ def _noise(side: Side) -> list[Rows]:
     """Rows of several seeds of one unchanged model: the baseline's own, else its run's noop."""
     from unlearn_bench.compare.same_protocol import mismatches
     from unlearn_bench.runs.plan import TARGET
-    from unlearn_bench.runs.stored import read_sides
+    from unlearn_bench.runs.sides import read_sides
 
     if len(side.cells) > 1 or side.run is None:
         return [cell.rows for cell in side.cells]

@@ -8,7 +8,6 @@ suite and seed; only headline columns count, since only they are printed before 
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -18,8 +17,9 @@ from typing import Any
 from unlearn_bench.compare.spreads import FILE, Spread, measure_spread
 from unlearn_bench.errors import UsageError
 from unlearn_bench.protocols.catalog import Protocol, list_protocols
+from unlearn_bench.runs.finished import read_cells
 from unlearn_bench.runs.plan import TARGET
-from unlearn_bench.runs.store import digest, read_items, read_record, write_json
+from unlearn_bench.runs.store import digest, write_json
 from unlearn_bench.schema import ItemScore
 
 WHAT = (
@@ -48,7 +48,7 @@ class Measured:
 
 def main(runs: Sequence[Path], file: Path) -> None:
     """Measure over all the runs together and write the file."""
-    cells = [cell for run in runs for cell in read_cells(run)]
+    cells = read_measured(runs)
     targets = {cell.setting: cell for cell in cells if cell.method == TARGET}
     pairs = [
         (cell, targets[cell.setting])
@@ -68,19 +68,17 @@ def main(runs: Sequence[Path], file: Path) -> None:
     write_json(file, content)
 
 
-def read_cells(run: Path) -> list[Measured]:
-    """The run's successful cells, each verified by its record."""
+def read_measured(runs: Sequence[Path]) -> list[Measured]:
+    """The runs' successful cells, each verified by its record."""
     found = []
-    for path in sorted(run.glob("cells/*/plan.json")):
-        plan = json.loads(path.read_bytes())
-        record = read_record(path.parent, plan["key"])
-        if record is None or record.status != "success":
+    for cell in read_cells(runs).cells:
+        if cell.record.status != "success":
             continue
         items: dict[tuple[str, str], list[ItemScore]] = {}
-        for item in read_items(path.parent / "items.parquet"):
+        for item in cell.items:
             items.setdefault((item.task, item.metric), []).append(item)
-        cell = Measured(record.method, record.seed, plan["suite"], plan["determinants"], items)
-        found.append(cell)
+        facts = dict(cell.determinants)
+        found.append(Measured(cell.method, cell.seed, cell.suite, facts, items))
     return found
 
 

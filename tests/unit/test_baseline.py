@@ -19,7 +19,7 @@ from unlearn_bench.compare.rules import load_rules
 from unlearn_bench.errors import CorruptDataError
 from unlearn_bench.runs import store
 from unlearn_bench.runs.baseline import read_baseline, write_baseline
-from unlearn_bench.runs.stored import read_side
+from unlearn_bench.runs.sides import read_side
 from unlearn_bench.runs.tree import Tree
 
 VALUES = [1.0, 0.0, math.nan, *[1.0] * 20]

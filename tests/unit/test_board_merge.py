@@ -23,6 +23,7 @@ from unlearn_bench.errors import (
     UnlearnBenchError,
     UsageError,
 )
+from unlearn_bench.runs.store import exclusive
 from unlearn_bench.runs.tuned import Winner
 
 REFERENCES = ("noop", "exact_unlearning")
@@ -517,3 +518,14 @@ def test_the_command_writes_says_so_and_refuses_with_3_and_2(tmp_path: Path) -> 
     assert "tasks.fur.items is 12" in refused.output
     assert runner.invoke(app, ["board", "merge", *both, "--apart"]).exit_code == 0
     assert runner.invoke(app, ["board", "merge", str(tmp_path / "none")]).exit_code == 2
+
+
+def test_two_merges_into_one_folder_do_not_overwrite_each_other(tmp_path: Path) -> None:
+    write_run(tmp_path / "one")
+    arguments = ["board", "merge", str(tmp_path / "one"), "-o", str(tmp_path / "boards")]
+    with exclusive(tmp_path / "boards"):
+        result = CliRunner().invoke(app, arguments)
+    assert result.exit_code != 0
+    assert "another process is writing to this output folder" in result.output
+    assert not list((tmp_path / "boards").rglob("*.json"))
+    assert CliRunner().invoke(app, arguments).exit_code == 0

@@ -14,7 +14,7 @@ from tests.unit.stored_cells import items, write_cell
 from tests.unit.test_cli import invoke
 from unlearn_bench.runs import candidate, store
 from unlearn_bench.runs.progress import Reporter
-from unlearn_bench.runs.stored import read_cell, read_side
+from unlearn_bench.runs.sides import read_cell, read_side
 from unlearn_bench.runs.tree import Tree
 
 SUITE = """

@@ -13,8 +13,8 @@ from typing import Any
 
 from unlearn_bench.compare.measures import Measure
 from unlearn_bench.errors import CorruptDataError, UnlearnBenchError
+from unlearn_bench.runs.sides import MeasuredCell, Side, read_side
 from unlearn_bench.runs.store import canonical_json, digest, write_file
-from unlearn_bench.runs.stored import Side, StoredCell, read_side
 from unlearn_bench.runs.tree import Tree
 from unlearn_bench.schema import ItemScore
 
@@ -78,7 +78,7 @@ def read_baseline(path: Path) -> Baseline:
         ) from error
 
 
-def _cell_json(cell: StoredCell) -> dict[str, Any]:
+def _cell_json(cell: MeasuredCell) -> dict[str, Any]:
     content = {
         field.name: getattr(cell, field.name)
         for field in dataclasses.fields(cell)
@@ -92,10 +92,10 @@ def _cell_json(cell: StoredCell) -> dict[str, Any]:
     }
 
 
-def _read_cell(content: Mapping[str, Any]) -> StoredCell:
+def _read_cell(content: Mapping[str, Any]) -> MeasuredCell:
     measures = tuple(Measure(**measure) for measure in content["measures"])
     items = tuple(_read_items(content["items"]))
-    return StoredCell(**{**content, "measures": measures, "items": items})
+    return MeasuredCell(**{**content, "measures": measures, "items": items})
 
 
 def _read_items(columns: Mapping[str, Sequence[Any]]) -> list[ItemScore]:

@@ -15,8 +15,8 @@ from unlearn_bench.runs.execute import execute
 from unlearn_bench.runs.plan import TARGET, Plan, check_output
 from unlearn_bench.runs.progress import Reporter
 from unlearn_bench.runs.rerun import read_settings, write_settings
+from unlearn_bench.runs.sides import MeasuredCell, Side, read_cell
 from unlearn_bench.runs.store import write_file
-from unlearn_bench.runs.stored import Side, StoredCell, read_cell
 
 SUITE = "suite.yaml"
 FOLDERS = ("data", "scorer_checkpoint")  # settings of the baseline's run that say where things lie
@@ -56,7 +56,7 @@ def evaluate_candidate(plan: Plan, label: str, reporter: Reporter) -> Side:
     return Side(label, tuple(read_cell(result.folder) for result in results), plan.output)
 
 
-def suite_of(cell: StoredCell) -> dict[str, Any]:
+def suite_of(cell: MeasuredCell) -> dict[str, Any]:
     """The suite that a cell was asked, by the names that its tasks really had: a mini set stays a
     mini set where the real data are at hand.
     """
@@ -73,7 +73,7 @@ def suite_of(cell: StoredCell) -> dict[str, Any]:
     }
 
 
-def _settings(cell: StoredCell) -> dict[str, Any]:
+def _settings(cell: MeasuredCell) -> dict[str, Any]:
     """What decides how the model answers and who judges, as it was resolved."""
     facts = cell.facts
     scorer = facts["scorer"]["name"]

@@ -118,7 +118,7 @@ def read_cells(runs: Sequence[Path]) -> Found:
     damaged = []
     for folder in folders:
         try:
-            cell = _read_cell(folder)
+            cell = open_cell(folder)
             cells.setdefault(cell.record.key, cell)
         except CorruptDataError as error:
             damaged.append(f"{folder.name}: {error.what}")
@@ -126,17 +126,37 @@ def read_cells(runs: Sequence[Path]) -> Found:
     return Found(tuple(ordered), tuple(damaged))
 
 
-def _read_cell(folder: Path) -> StoredCell:
+def open_cell(folder: Path) -> StoredCell:
+    """The cell of a folder, its files checked against its record. Raises CorruptDataError."""
+    record = read_record(folder, outline(folder)[2])
+    assert record is not None  # its outline was just read
+    plan = read_object(folder / "plan.json") if (folder / "plan.json").exists() else {}
+    determinants = plan.get("determinants", {})
+    if not isinstance(determinants, dict):
+        raise CorruptDataError("plan.json is not what a run writes", where=str(folder))
+    return StoredCell(folder, record, str(plan.get("suite", "")), determinants)
+
+
+def outline(folder: Path) -> tuple[str, int, str]:
+    """Method, seed and key as a cell's record says them; nothing is checked."""
+    record = read_object(folder / RECORD)
     try:
-        key = str(json.loads((folder / RECORD).read_bytes())["key"])
-        plan = folder / "plan.json"
-        facts = json.loads(plan.read_bytes()) if plan.exists() else {}
-        suite, determinants = str(facts.get("suite", "")), dict(facts.get("determinants", {}))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CorruptDataError(f"cannot be read: {error}", where=str(folder)) from error
-    record = read_record(folder, key)
-    assert record is not None  # its file was read above
-    return StoredCell(folder, record, suite, determinants)
+        return str(record["method"]), int(record["seed"]), str(record["key"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorruptDataError(f"the record is damaged: {error}", where=str(folder)) from error
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """A JSON object from a file of a cell. Raises CorruptDataError for anything else."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise CorruptDataError(
+            f"{path.name} cannot be read: {error}", where=str(path.parent)
+        ) from error
+    if not isinstance(content, dict):
+        raise CorruptDataError(f"{path.name} is not what a run writes", where=str(path.parent))
+    return content
 
 
 def choose_setting(cells: Sequence[StoredCell], suite: str = "") -> list[StoredCell]:

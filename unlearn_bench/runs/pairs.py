@@ -11,7 +11,7 @@ from unlearn_bench.compare.intervals import RESAMPLES
 from unlearn_bench.compare.measures import Measure
 from unlearn_bench.compare.same_protocol import notes, require_same_protocol
 from unlearn_bench.errors import UsageError
-from unlearn_bench.runs.stored import Side, StoredCell, read_exact
+from unlearn_bench.runs.sides import MeasuredCell, Side, read_exact
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def _compare_pair(first: Side, second: Side, patterns: Sequence[str], resamples:
     return Pair(first.label, second.label, tuple(differences), notes=tuple(told))
 
 
-def _measures(first: Sequence[StoredCell], second: Sequence[StoredCell]) -> list[Measure]:
+def _measures(first: Sequence[MeasuredCell], second: Sequence[MeasuredCell]) -> list[Measure]:
     """What either has, the first one's order first; a reduction that only one knows counts."""
     found: dict[str, Measure] = {}
     for cell in (*first, *second):
@@ -96,7 +96,7 @@ def _measures(first: Sequence[StoredCell], second: Sequence[StoredCell]) -> list
     return list(found.values())
 
 
-def _exact_of(first: Side, second: Side) -> tuple[StoredCell, ...]:
+def _exact_of(first: Side, second: Side) -> tuple[MeasuredCell, ...]:
     """The exact model that both are read against: of the same target, asked the same, and neither
     of them itself.
     """

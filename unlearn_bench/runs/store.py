@@ -96,7 +96,7 @@ def exclusive(output: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UnlearnBenchError(
-                "another run is writing to this output folder",
+                "another process is writing to this output folder",
                 where=str(output),
                 next_step="wait for it to end, or choose another folder with --output",
             ) from error

@@ -1,4 +1,4 @@
-"""Finished cells read back, each verified: what compares models begins here.
+"""The sides of a comparison: models as finished cells have measured them.
 
 `CELL` is a cell's folder, `RUN` an output folder; `RUN:npo` are all seeds of a method, `RUN:npo@1`
 is one of them.
@@ -21,8 +21,9 @@ from unlearn_bench.compare.reductions import REDUCTIONS, reduce_models
 from unlearn_bench.config import OWN_SET, list_suites
 from unlearn_bench.errors import CorruptDataError, UnlearnBenchError, UsageError
 from unlearn_bench.protocols.catalog import list_protocols
+from unlearn_bench.runs.finished import StoredCell, open_cell, outline
 from unlearn_bench.runs.plan import EXACT
-from unlearn_bench.runs.store import RECORD, digest, read_items, read_record, read_scores
+from unlearn_bench.runs.store import RECORD, digest
 from unlearn_bench.schema import SCORED, ItemScore
 
 SYNTAX = "write RUN:METHOD, RUN:METHOD@SEED or the folder of a cell"
@@ -30,11 +31,12 @@ CLOSE = 1e-9  # relative: how well a reduction has to reproduce the stored value
 
 
 @dataclass(frozen=True)
-class StoredCell:
-    """One cell as it lies on the disk. items and measures are empty where it has no scores.
+class MeasuredCell:
+    """One cell's model as it was measured; from the cell's folder, or from a baseline file.
 
-    facts: the determinants, with `decoding` from the provenance. weights: fingerprint of the model
-    that answered. limited: its suite was narrowed, so it says less than the suite's name.
+    items and measures are empty where it has no scores. facts: the determinants, with `decoding`
+    from the provenance. weights: fingerprint of the model that answered. limited: its suite was
+    narrowed, so it says less than the suite's name.
     """
 
     method: str
@@ -65,7 +67,7 @@ class Side:
     """One model of a comparison: the seeds of one method. label: as people named it."""
 
     label: str
-    cells: tuple[StoredCell, ...]
+    cells: tuple[MeasuredCell, ...]
     run: Path | None = field(default=None, compare=False)
 
     @property
@@ -119,7 +121,7 @@ def read_side(text: str) -> Side:
     return next(iter(read_sides(text).values()))
 
 
-def read_exact(run: Path | None) -> tuple[StoredCell, ...]:
+def read_exact(run: Path | None) -> tuple[MeasuredCell, ...]:
     """The exact model's scored cells of a run, none without any."""
     if run is None or not _is_run(run):
         return ()
@@ -128,38 +130,33 @@ def read_exact(run: Path | None) -> tuple[StoredCell, ...]:
     return tuple(cell for cell in cells if cell.scored)
 
 
-def read_cell(folder: Path) -> StoredCell:
+def read_cell(folder: Path) -> MeasuredCell:
     """One cell, its files checked against the record. Raises CorruptDataError."""
     try:
-        return _read_cell(folder)
+        return _measure(open_cell(folder))
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise CorruptDataError(
             f"its files are not what a run writes: {error!r}", where=str(folder)
         ) from error
 
 
-def _read_cell(folder: Path) -> StoredCell:
-    record = read_record(folder, _outline(folder)[2])
-    assert record is not None  # its outline was just read
-    plan = _read_json(folder, "plan.json") if "plan.json" in record.files else {}
-    facts = plan.get("determinants", {})
-    if plan and digest(facts) != record.key:
-        raise CorruptDataError("the key is not the hash of plan.json", where=str(folder))
-    scored = record.status in SCORED
-    found = _read_json(folder, "provenance.json") if scored else {}
-    items = tuple(read_items(folder / "items.parquet")) if scored else ()
-    return StoredCell(
-        method=record.method,
-        seed=record.seed,
-        key=record.key,
-        status=record.status,
-        reason=record.reason,
-        suite=str(plan.get("suite", "")),
+def _measure(cell: StoredCell) -> MeasuredCell:
+    facts = cell.determinants
+    if facts and digest(facts) != cell.record.key:
+        raise CorruptDataError("the key is not the hash of plan.json", where=str(cell.folder))
+    found = cell.read("provenance.json") if cell.scored else {}
+    return MeasuredCell(
+        method=cell.method,
+        seed=cell.seed,
+        key=cell.record.key,
+        status=cell.record.status,
+        reason=cell.record.reason,
+        suite=cell.suite,
         facts={**facts, "decoding": found.get("decoding", {})},
         weights=str(found.get("weights_fingerprint", "")),
-        limited=_is_limited(str(plan.get("suite", "")), facts, folder.parent.parent),
-        items=items,
-        measures=_measures(folder, items, facts) if scored else (),
+        limited=_is_limited(cell.suite, facts, cell.folder.parent.parent),
+        items=tuple(cell.items),
+        measures=_measures(cell) if cell.scored else (),
     )
 
 
@@ -178,27 +175,9 @@ def _index(run: Path) -> dict[str, dict[int, list[Path]]]:
     """Cell folders by method and seed, as their records say; nothing is verified yet."""
     found: dict[str, dict[int, list[Path]]] = {}
     for file in sorted(run.glob(f"cells/*/{RECORD}")):
-        method, seed, _ = _outline(file.parent)
+        method, seed, _ = outline(file.parent)
         found.setdefault(method, {}).setdefault(seed, []).append(file.parent)
     return found
-
-
-def _outline(folder: Path) -> tuple[str, int, str]:
-    record = _read_json(folder, RECORD)
-    try:
-        return str(record["method"]), int(record["seed"]), str(record["key"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise CorruptDataError(f"the record is damaged: {error}", where=str(folder)) from error
-
-
-def _read_json(folder: Path, name: str) -> dict[str, Any]:
-    try:
-        content = json.loads((folder / name).read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise CorruptDataError(f"{name} cannot be read: {error}", where=str(folder)) from error
-    if not isinstance(content, dict):
-        raise CorruptDataError(f"{name} is not what was written", where=str(folder))
-    return content
 
 
 def _choose(run: Path, method: str, seed: str) -> dict[str, list[Path]]:
@@ -248,13 +227,11 @@ def _is_limited(suite: str, facts: Mapping[str, Any], run: Path) -> bool:
     return isinstance(given, dict) and given.get("tasks") is not None
 
 
-def _measures(
-    folder: Path, items: Sequence[ItemScore], facts: Mapping[str, Any]
-) -> tuple[Measure, ...]:
+def _measures(cell: StoredCell) -> tuple[Measure, ...]:
     """What scores.json has, with each metric's reduction."""
-    rows, known = by_metric(items), _protocols(facts)
+    rows, known = by_metric(cell.items), _protocols(cell.determinants)
     measures = []
-    for score in read_scores(folder / "scores.json"):
+    for score in cell.scores:
         protocol = known.get(score.task)
         own = rows.get(f"{score.task}.{score.metric}", [])
         metric = protocol.metrics.get(score.metric) if protocol else None

@@ -9,7 +9,7 @@ import pytest
 
 from tests.unit.stored_cells import items, write_cell
 from unlearn_bench.errors import CorruptDataError, UsageError
-from unlearn_bench.runs.stored import is_stored, read_cell, read_side, read_sides
+from unlearn_bench.runs.sides import is_stored, read_cell, read_side, read_sides
 
 ACC = items("acc", [1, 0, 1, 1])
 
