@@ -41,8 +41,8 @@ def with_example(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def method_file(tmp_path: Path) -> Path:
-    """The method that CONTRIBUTING.md shows, saved beside the user's own work."""
-    guide = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    """The method that docs/adding.md shows, saved beside the user's own work."""
+    guide = (REPOSITORY / "docs" / "adding.md").read_text(encoding="utf-8")
     file = tmp_path / "mine" / "max_entropy.py"
     file.parent.mkdir()
     file.write_text(guide.split("```python\n")[1].split("```")[0], encoding="utf-8")

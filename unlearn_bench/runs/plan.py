@@ -159,7 +159,7 @@ def _cards_called(
         if not own:
             raise UsageError(
                 f"{name} holds no function decorated with @method",
-                next_step="see CONTRIBUTING.md: add a method in five minutes",
+                next_step="see docs/adding.md: add a method in five minutes",
             )
         return own
     if name not in known:
