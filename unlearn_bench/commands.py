@@ -19,7 +19,8 @@ from unlearn_bench.schema import FAILED
 
 if TYPE_CHECKING:
     from unlearn_bench.runs.detectable import Detectable
-    from unlearn_bench.runs.execute import CellResult, Steps
+    from unlearn_bench.runs.estimate import Estimate
+    from unlearn_bench.runs.execute import CellResult, Keep, Steps
     from unlearn_bench.runs.plan import Plan
     from unlearn_bench.runs.tune import Tuning
     from unlearn_bench.runs.verify import Finding
@@ -63,18 +64,46 @@ def _evaluate(
     from unlearn_bench.board.terminal import print_board
     from unlearn_bench.runs.estimate import estimate_cells
     from unlearn_bench.runs.execute import execute
+    from unlearn_bench.runs.mirror import Mirror
     from unlearn_bench.runs.rerun import write_settings
 
     screen = Console()
     for note in plan.notes:
         reporter.say(f"note: {note}")
-    results = execute(plan, open_steps, reporter, estimate_cells(plan))
+    mirror = Mirror(settings["mirror"]) if settings.get("mirror") else None
+    for label in mirror.take_over(plan) if mirror else ():
+        reporter.say(f"{label}: taken over from {settings['mirror']}")
+    keep = mirror.keep if mirror else lambda result: None
+    estimates = estimate_cells(plan)
+    if settings.get("executor") == "ray":
+        results = _on_ray(plan, settings, reporter, estimates, keep)
+    else:
+        results = execute(plan, open_steps, reporter, estimates, keep)
     write_settings(plan.output, settings)
     board, paths = publish(plan, results)
+    if mirror:
+        mirror.keep_files(paths, plan.output)
     print_board(board, screen)
     for path in paths:
         screen.print(f"wrote {path}", markup=False, highlight=False, soft_wrap=True)
     return exit_code(results)
+
+
+def _on_ray(
+    plan: Plan,
+    settings: Mapping[str, Any],
+    reporter: Reporter,
+    estimates: Sequence[Estimate],
+    keep: Keep,
+) -> list[CellResult]:
+    try:
+        from unlearn_bench.runs.cluster import execute_on_ray
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"--executor ray needs Ray, and {error.name} is not installed",
+            next_step="pip install 'unlearn-bench[ray]'",
+        ) from error
+    return execute_on_ray(plan, settings, reporter, estimates, keep)
 
 
 def run_tune(
@@ -96,6 +125,7 @@ def run_tune(
             next_step="unset UNLEARN_BENCH_TUNED; fix an option with --set",
         )
     _require_own_set(config, "no public set keeps items for choosing options")
+    _require_here(config, "tune")
     silence_libraries(verbose=verbose)
     reporter, screen = Reporter(), Console()
     measures = (TARGET,) if config.target else (TARGET, EXACT)
@@ -206,6 +236,7 @@ def run_sequence(
     from unlearn_bench.runs.together import require_alone
 
     _require_own_set(config, "the requests name subjects of fur")
+    _require_here(config, "sequence")
     require_alone("sequence")
     requests = parse_requests(config.requests, load_fur())
     plan = resolve_plan(config, reporter)
@@ -232,6 +263,16 @@ def _require_own_set(config: RunConfig, why: str) -> None:
             f"{config.edit_set!r} cannot stand in the place of fur here: {why}",
             next_step="leave out edit_set; unset UNLEARN_BENCH_EDIT_SET",
         )
+
+
+def _require_here(config: RunConfig, command: str) -> None:
+    """Raise UsageError for what only `evaluate` can do, when the environment or a file asks it."""
+    for name in ("executor", "mirror"):
+        if getattr(config, name) != RunConfig.model_fields[name].default:
+            raise UsageError(
+                f"{command} works in one process and one folder: it takes no {name}",
+                next_step=f"unset UNLEARN_BENCH_{name.upper()}, or leave it out of --config",
+            )
 
 
 def exit_code(results: Sequence[CellResult]) -> int:

@@ -44,6 +44,7 @@ SEED_LIMIT = 2**32  # numpy and torch both take seeds below it
 
 Dtype = Literal["auto", "mixed", "float32", "bfloat16", "float16"]
 EngineName = Literal["auto", "vllm", "transformers"]
+ExecutorName = Literal["local", "ray"]
 Names = Annotated[tuple[str, ...], NoDecode]
 
 
@@ -153,6 +154,8 @@ class RunConfig(BaseSettings):
     output: Path = Path("runs")
     leaderboards: Path | None = None
     keep_checkpoints: bool = False
+    executor: ExecutorName = "local"
+    mirror: str | None = None
 
     @classmethod
     def settings_customise_sources(

@@ -76,6 +76,7 @@ class SmallSteps:
     def __init__(self) -> None:
         self.calls: list[str] = []
         self.scorer_works = True
+        self.saved = ""
 
     def prepare(self, tick: Any) -> None:
         self.calls.append("prepare")
@@ -84,8 +85,16 @@ class SmallSteps:
         self.calls.append(f"edit {cell.method} {cell.seed}")
         checkpoint.mkdir(parents=True)
         (checkpoint / "weights").write_text(cell.method)
+        self.saved = cell.method
         tick("step", 1, 1)
         return EditReport(cell.method, {}, (TensorChange("w", 4, 2, 3.0),), 5, 6, 0.5, 1000)
+
+    def identify(self) -> str:
+        return self.saved
+
+    def adopt(self, checkpoint: Path, identity: str) -> None:
+        assert (checkpoint / "weights").read_text() == identity
+        self.saved = identity
 
     def evaluate(self, cell: Cell, checkpoint: Path, tick: Any) -> tuple[list[Sample], Any]:
         self.calls.append(f"evaluate {cell.method} {cell.seed}")

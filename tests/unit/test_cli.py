@@ -230,6 +230,17 @@ def test_a_wrong_request_is_refused_before_anything_is_opened(
     assert "kind:i/n" in result.output
 
 
+@pytest.mark.parametrize("command", ["tune", "sequence"])
+@pytest.mark.parametrize(("name", "value"), [("executor", "ray"), ("mirror", "memory://x")])
+def test_what_only_evaluate_can_do_is_refused_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, command: str, name: str, value: str
+) -> None:
+    monkeypatch.setenv(f"UNLEARN_BENCH_{name.upper()}", value)
+    result = invoke(command, "--methods", "npo")
+    assert result.exit_code == 2
+    assert f"it takes no {name}" in result.output
+
+
 def test_python_m_is_the_same_command() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "unlearn_bench", "--version"],

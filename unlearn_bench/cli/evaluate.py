@@ -60,6 +60,20 @@ def evaluate(
         bool | None,
         typer.Option("--keep-checkpoints", help="Keep every edited model in its cell's folder."),
     ] = None,
+    executor: Annotated[
+        str | None,
+        typer.Option(
+            help="Who computes the cells: local, one after another in this process; or ray, on the "
+            "cluster that RAY_ADDRESS names, else on all of this machine."
+        ),
+    ] = None,
+    mirror: Annotated[
+        str | None,
+        typer.Option(
+            help="A second place for the results, such as s3://bucket/run: cells that are finished "
+            "there are taken over, and every cell and board is copied there as it ends."
+        ),
+    ] = None,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -95,5 +109,7 @@ def evaluate(
         "leaderboards": leaderboards,
         "offline": offline,
         "keep_checkpoints": keep_checkpoints,
+        "executor": executor,
+        "mirror": mirror,
     }
     raise typer.Exit(run_evaluate(given, file=config, dry_run=dry_run, verbose=verbose))

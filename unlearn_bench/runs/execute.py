@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from unlearn_bench.compare.aggregate import aggregate
 from unlearn_bench.compare.agreement import AGREEMENT, agreements
@@ -37,6 +37,7 @@ from unlearn_bench.schema import FAILED, EditReport, ItemScore, Sample, Score
 CHECKPOINT = "checkpoint"
 SECOND = "second_items.parquet"  # what the second scorer said of the same items
 CHILD_SECONDS = 5.0  # what a child process gets to end by itself
+Ended = TypeVar("Ended")
 
 
 class Steps(Protocol):
@@ -47,6 +48,12 @@ class Steps(Protocol):
 
     def edit(self, cell: Cell, checkpoint: Path, tick: Tick) -> EditReport:
         """Let the method change the target; save the result to `checkpoint`."""
+
+    def identify(self) -> str:
+        """The fingerprint of the checkpoint that `edit` wrote last."""
+
+    def adopt(self, checkpoint: Path, identity: str) -> None:
+        """Take over what another process has edited. Raises CorruptDataError if it is not that."""
 
     def evaluate(self, cell: Cell, checkpoint: Path, tick: Tick) -> tuple[list[Sample], Any]:
         """Ask the suite's items of `checkpoint`; also return what proves which model answered."""
@@ -76,6 +83,22 @@ class CellResult:
     folder: Path
 
 
+Keep = Callable[[CellResult], None]
+
+
+@dataclass(frozen=True)
+class Edited:
+    """A cell whose model is edited and not yet asked: enough for another process to go on.
+
+    identity: fingerprint of the checkpoint in the cell's folder.
+    """
+
+    identity: str
+    started: str
+    files: dict[str, str]
+    seconds: dict[str, float]
+
+
 @dataclass
 class _Work:
     """What one running cell has so far."""
@@ -93,16 +116,22 @@ def execute(
     open_steps: Callable[[], Steps],
     reporter: Reporter,
     estimates: Sequence[Estimate] = (),
+    keep: Keep = lambda result: None,
 ) -> list[CellResult]:
     """Compute what is missing and return every cell's result, in the plan's order.
 
     open_steps is called only if a cell has to be computed, so a finished run starts no engine.
-    estimates: of the plan's cells, to say how long it still takes. Raises CancelledError (exit 130)
+    estimates: of the plan's cells, to say how long it still takes. keep: is given every result as
+    it comes. Raises CancelledError (exit 130)
     after Ctrl-C, and DiskFullError; finished cells stay whole.
     """
     with open_session(plan, open_steps, reporter) as session:
         session.look_ahead(estimates)
-        return [session.finish(cell) for cell in plan.cells]
+        results = []
+        for cell in plan.cells:
+            results.append(session.finish(cell))
+            keep(results[-1])
+        return results
 
 
 @contextlib.contextmanager
@@ -137,7 +166,7 @@ class Session:
 
     def look_ahead(self, estimates: Sequence[Estimate]) -> None:
         """Say what is done already and what is not. estimates: of all the plan's cells, or none."""
-        found = {cell.key: self._stored(cell, self._folder(cell)) for cell in self.plan.cells}
+        found = {cell.key: self.stored(cell) for cell in self.plan.cells}
         statuses = {key: record.status for key, record in found.items() if record}
         if statuses:
             known = ", ".join(f"{n} {status}" for status, n in Counter(statuses.values()).items())
@@ -159,29 +188,65 @@ class Session:
         """
         self.begun += 1
         title = title or f"cell {self.begun}/{len(self.plan.cells)} {cell.label}"
-        folder = self._folder(cell)
-        found = self._stored(cell, folder)
+        folder = self.folder(cell)
+        found = self.stored(cell)
         final = ("success",) if retry else ("success", *FAILED)
         if found is not None and found.status in final:
             done = "already done" if found.status == "success" else f"{found.status} before"
             self.reporter.say(f"{title}: {done}")
             return CellResult(cell, found, folder)
-        if self.steps is None:
-            self.steps = self.open_steps()
-            with self.reporter.step("prepare the models") as tick:
-                self.steps.prepare(tick)
-        started = store.Record(cell.method, cell.seed, cell.key, "started", started=_now())
-        work = _Work(cell, folder, title, started)
+        self.prepare()
+        work = self._begin(cell, title)
         if found is not None and found.status == "incomplete":
             work.files, work.seconds = dict(found.files), dict(found.seconds)
             return self._guarded(work, self._judge_again)
         shutil.rmtree(folder, ignore_errors=True)
         return self._guarded(work, self._compute)
 
-    def _folder(self, cell: Cell) -> Path:
+    def prepare(self) -> Steps:
+        """The steps, with the models ready that edits start from."""
+        if self.steps is None:
+            self.steps = self.open_steps()
+            with self.reporter.step("prepare the models") as tick:
+                self.steps.prepare(tick)
+        return self.steps
+
+    def edit(self, cell: Cell) -> Edited | CellResult:
+        """The first half of a cell, for whoever asks its model; or how it ended before that."""
+        self.prepare()
+        work = self._begin(cell, cell.label)
+        shutil.rmtree(work.folder, ignore_errors=True)
+
+        def compute(work: _Work, steps: Steps) -> Edited:
+            self._edit(work, steps)
+            return Edited(steps.identify(), work.record.started, work.files, work.seconds)
+
+        return self._guarded(work, compute, keep_checkpoint=True)
+
+    def ask(self, cell: Cell, edited: Edited) -> CellResult:
+        """The second half: ask the edited model, judge, and write the record."""
+        self.prepare()
+        work = self._begin(cell, cell.label)
+        work.record = replace(work.record, started=edited.started)
+        work.files, work.seconds = dict(edited.files), dict(edited.seconds)
+
+        def compute(work: _Work, steps: Steps) -> CellResult:
+            steps.adopt(work.folder / CHECKPOINT, edited.identity)
+            return self._ask(work, steps)
+
+        return self._guarded(work, compute)
+
+    def _begin(self, cell: Cell, title: str) -> _Work:
+        started = store.Record(cell.method, cell.seed, cell.key, "started", started=_now())
+        return _Work(cell, self.folder(cell), title, started)
+
+    def folder(self, cell: Cell) -> Path:
+        """Where the cell's files are."""
         return store.cell_folder(self.plan.output, cell.key, cell.method, cell.seed)
 
-    def _stored(self, cell: Cell, folder: Path) -> store.Record | None:
+    def stored(self, cell: Cell) -> store.Record | None:
+        """The cell's verified record; a damaged cell is set aside and counts as none."""
+        folder = self.folder(cell)
         try:
             return store.read_record(folder, cell.key)
         except CorruptDataError as error:
@@ -189,21 +254,24 @@ class Session:
             self.reporter.say(f"{error.what}; set aside as {place}, computing it again")
             return None
 
-    def _guarded(self, work: _Work, compute: Callable[[_Work, Steps], list[Score]]) -> CellResult:
-        """Run `compute` and write how it ended: the record comes last, whatever happens."""
+    def _guarded(
+        self,
+        work: _Work,
+        compute: Callable[[_Work, Steps], Ended],
+        *,
+        keep_checkpoint: bool = False,
+    ) -> Ended | CellResult:
+        """Run `compute` and write how it ended: the record comes last, whatever happens.
+
+        keep_checkpoint: where `compute` ends well, since somebody else still needs it.
+        """
         assert self.steps is not None
+        kept = self.plan.keep_checkpoints
         try:
             store.write_record(work.folder, work.record)
-            scores = compute(work, self.steps)
-            missing = self._unjudged(scores)
-            status: store.CellStatus = "incomplete" if missing else "success"
-            times = ", ".join(f"{name} {spent:.1f} s" for name, spent in work.seconds.items())
-            result = self._record(work, status, missing)
-            told = filter(
-                None, (f"{work.title}: {status} ({times})", missing, self.reporter.outlook)
-            )
-            self.reporter.say("; ".join(told))
-            return result
+            ended = compute(work, self.steps)
+            kept = kept or keep_checkpoint
+            return ended
         except KeyboardInterrupt:
             with _deaf():
                 self._record(work, "cancelled", "interrupted")
@@ -224,8 +292,17 @@ class Session:
             self.reporter.say(f"{work.title}: failed. {reason}")
             return self._record(work, "failed", reason)
         finally:
-            if not self.plan.keep_checkpoints:
+            if not kept:
                 shutil.rmtree(work.folder / CHECKPOINT, ignore_errors=True)
+
+    def _conclude(self, work: _Work, scores: Sequence[Score]) -> CellResult:
+        missing = self._unjudged(scores)
+        status: store.CellStatus = "incomplete" if missing else "success"
+        times = ", ".join(f"{name} {spent:.1f} s" for name, spent in work.seconds.items())
+        result = self._record(work, status, missing)
+        told = (f"{work.title}: {status} ({times})", missing, self.reporter.outlook)
+        self.reporter.say("; ".join(filter(None, told)))
+        return result
 
     def _record(self, work: _Work, status: store.CellStatus, reason: str) -> CellResult:
         record = replace(
@@ -241,7 +318,11 @@ class Session:
         self.reporter.outlook = str(self.left)
         return CellResult(work.cell, record, work.folder)
 
-    def _compute(self, work: _Work, steps: Steps) -> list[Score]:
+    def _compute(self, work: _Work, steps: Steps) -> CellResult:
+        self._edit(work, steps)
+        return self._ask(work, steps)
+
+    def _edit(self, work: _Work, steps: Steps) -> None:
         cell, checkpoint = work.cell, work.folder / CHECKPOINT
         self._write(
             work,
@@ -261,8 +342,11 @@ class Session:
             "delta_norm": report.delta_norm,
         }
         self._write(work, "account.json", account)
+
+    def _ask(self, work: _Work, steps: Steps) -> CellResult:
+        checkpoint = work.folder / CHECKPOINT
         with self._step(work, "evaluate") as tick:
-            samples, proof = steps.evaluate(cell, checkpoint, tick)
+            samples, proof = steps.evaluate(work.cell, checkpoint, tick)
         work.files["samples.parquet"] = store.write_samples(
             work.folder / "samples.parquet", samples
         )
@@ -270,11 +354,11 @@ class Session:
         self._write(work, "provenance.json", facts)
         return self._judge(work, steps, samples)
 
-    def _judge_again(self, work: _Work, steps: Steps) -> list[Score]:
+    def _judge_again(self, work: _Work, steps: Steps) -> CellResult:
         """Values were missing: the model's answers are stored, only the judging is repeated."""
         return self._judge(work, steps, store.read_samples(work.folder / "samples.parquet"))
 
-    def _judge(self, work: _Work, steps: Steps, samples: Sequence[Sample]) -> list[Score]:
+    def _judge(self, work: _Work, steps: Steps, samples: Sequence[Sample]) -> CellResult:
         with self._step(work, "score") as tick:
             items = steps.score(samples, tick)
             second = steps.score_second(samples, tick) if self.plan.second else None
@@ -284,7 +368,7 @@ class Session:
             work.files[SECOND] = store.write_items(work.folder / SECOND, second)
         work.files["items.parquet"] = store.write_items(work.folder / "items.parquet", items)
         self._write(work, "scores.json", scores)
-        return scores
+        return self._conclude(work, scores)
 
     def _unjudged(self, scores: Sequence[Score]) -> str:
         """Judged metrics that lack values, with how many; '' when none does.

@@ -11,7 +11,7 @@ from typing import Any
 from unlearn_bench.engine.base import Engine, LoadProof, open_engine
 from unlearn_bench.engine.evaluate import evaluate, item_name, load_tasks
 from unlearn_bench.engine.under_target import score_under_target
-from unlearn_bench.errors import UnlearnBenchError
+from unlearn_bench.errors import CorruptDataError, UnlearnBenchError
 from unlearn_bench.methods.contract import EditContext, EditData
 from unlearn_bench.methods.run import edit_model
 from unlearn_bench.models.fingerprint import config_hash, fingerprint, template_hash, tokenizer_hash
@@ -134,6 +134,20 @@ class ModelSteps:
             save_model(context.model, tokenizer, checkpoint, source=start)
             self._saved = fingerprint(checkpoint)
         return _with_training_cost(report, retrained) if retrained else report
+
+    def identify(self) -> str:
+        """The fingerprint of the checkpoint that `edit` wrote last, taken as it was written."""
+        return self._saved
+
+    def adopt(self, checkpoint: Path, identity: str) -> None:
+        """Take over what another process has edited. Raises CorruptDataError if it is not that."""
+        found = fingerprint(checkpoint)
+        if found != identity:
+            raise CorruptDataError(
+                f"the edited weights are {found}, and {identity} were written",
+                where=str(checkpoint),
+            )
+        self._saved = found
 
     @property
     def target(self) -> Path:

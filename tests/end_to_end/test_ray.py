@@ -1,0 +1,104 @@
+"""The real command on a real Ray cluster of two nodes on this machine, one of which is lost."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("ray", reason="ray is not installed")
+
+pytestmark = [pytest.mark.slow, pytest.mark.end_to_end]
+
+ROOT = Path(__file__).resolve().parents[2]
+METHODS = "random_noise,gradient_ascent,grad_diff,npo,simnpo"
+SUITE = """
+name: small
+tasks: [fur, truthfulqa, toxigen]
+limits: {fur: 8, truthfulqa: 3, toxigen: 13}
+paraphrases: 1
+"""
+MEASURED = ("seconds", "bytes")  # parts of the names of columns that no two runs have alike
+
+
+@pytest.fixture
+def cluster() -> Iterator[Any]:
+    """Two nodes with a core each, in processes of their own."""
+    from ray.cluster_utils import Cluster
+
+    node = {"num_cpus": 1, "num_gpus": 0, "object_store_memory": 10**8, "memory": 8 * 2**30}
+    made = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
+    made.add_node(**node)
+    made.wait_for_nodes()
+    yield made
+    made.shutdown()
+
+
+def command(folder: Path, model: Path, output: str, *more: str) -> list[str]:
+    (folder / "small.yaml").write_text(SUITE)
+    return [
+        *(sys.executable, "-m", "unlearn_bench", "evaluate", "--target", str(model)),
+        *("--methods", METHODS, "--suite", "small.yaml", "--engine", "transformers"),
+        *("--scorer", "profanity_check", "--offline", "--output", output, *more),
+    ]
+
+
+def environment(tmp_path: Path, **more: str) -> dict[str, str]:
+    own = {"PYTHONPATH": str(ROOT), "UNLEARN_BENCH_CACHE": str(tmp_path / "cache"),
+           "OMP_NUM_THREADS": "1", **more}  # fmt: skip
+    return {**os.environ, **own}
+
+
+def board(folder: Path) -> list[dict[str, str]]:
+    """The rows without what was measured of the machine."""
+    (file,) = (folder / "leaderboards").rglob("small.csv")
+    rows = list(csv.DictReader(file.open()))
+    return [
+        {name: value for name, value in row.items() if not any(m in name for m in MEASURED)}
+        for row in rows
+    ]
+
+
+def test_a_lost_nodes_cells_go_to_the_other_and_the_board_is_the_local_one(
+    cluster: Any, long_tiny_folder: Path, tmp_path: Path
+) -> None:
+    local = subprocess.run(
+        command(tmp_path, long_tiny_folder, "local"),
+        cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert local.returncode == 0, local.stderr
+    process = subprocess.Popen(
+        command(tmp_path, long_tiny_folder, "ray", "--executor", "ray"),
+        cwd=tmp_path,
+        env=environment(tmp_path, RAY_ADDRESS=cluster.address),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    lost, lines = "", []
+    second = cluster.list_all_nodes()[1]
+    timer = threading.Timer(600, process.kill)
+    timer.start()
+    for line in process.stderr:
+        lines.append(line)
+        at_work = re.search(r"(\S+) seed 0: (?:edit|ask) on node (\w+)", line)
+        if not lost and at_work and second.node_id.startswith(at_work[2]):
+            lost = at_work[1]
+            cluster.remove_node(second, allow_graceful=False)
+    timer.cancel()
+    said = "".join(lines)
+    assert process.wait() == 0, said
+    assert lost, said
+    assert re.search(rf"{lost} seed 0: the process that worked on it is lost", said)
+    assert len(re.findall(rf"{lost} seed 0: (?:edit|ask) on node", said)) >= 2
+    assert board(tmp_path / "ray") == board(tmp_path / "local")
+    assert not list((tmp_path / "ray").rglob(".shared-*"))
+    assert not list((tmp_path / "ray").glob("cells/*/checkpoint"))

@@ -1,0 +1,366 @@
+"""Cells on a Ray cluster: each process makes the plan again and takes halves of cells.
+
+An edit and the questions to its model are two halves, so one process may edit while another asks;
+a model that is edited is asked before the next one is edited, since its checkpoint takes room. All
+processes see one output folder and one cache, which is checked before any work. A cell whose
+process is lost is given to another one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import ray
+from ray.exceptions import RayActorError, RayError, WorkerCrashedError
+
+from unlearn_bench.cache import default_cache
+from unlearn_bench.config import RunConfig, load_config
+from unlearn_bench.errors import UnlearnBenchError, UsageError
+from unlearn_bench.runs import store
+from unlearn_bench.runs.estimate import Estimate, minutes
+from unlearn_bench.runs.execute import CellResult, Edited, Keep, Session, open_session
+from unlearn_bench.runs.plan import Cell, Plan
+from unlearn_bench.runs.progress import Reporter, silence_libraries
+
+LOSSES = 3  # processes that one cell may lose before it counts as failed
+NODE_DIGITS = 8  # of a node's id, for people
+PATIENCE = 5.0  # seconds between two looks at which nodes there are
+Half = Literal["open", "prepare", "edit", "ask", "judge"]
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a process needs to make the same plan. token: is in every folder that all must see."""
+
+    settings: Mapping[str, Any]
+    folder: str
+    cache: str
+    token: str
+    keys: tuple[str, ...]
+
+
+class Worker:
+    """One process of the cluster, with a plan and an engine of its own. Errors that concern the
+    whole run come back as text: an exception's class may be unknown where it arrives.
+    """
+
+    def open(self, job: Job) -> tuple[str, str]:
+        """Make the plan; the node's id, and why this process cannot take part, "" if it can."""
+        return ray.get_runtime_context().get_node_id(), self._obstacle(job)
+
+    def _obstacle(self, job: Job) -> str:
+        try:
+            os.chdir(job.folder)
+            os.environ["UNLEARN_BENCH_CACHE"] = job.cache
+            silence_libraries(verbose=False)
+            config = load_config(job.settings)
+            for shared in (config.output, Path(job.cache)):
+                if not _token(shared, job.token).exists():
+                    raise UnlearnBenchError(
+                        f"the folder {shared} is not the one that the run was started with",
+                        next_step="give all nodes one folder for --output and UNLEARN_BENCH_CACHE",
+                    )
+            return self._plan(config, job)
+        except (UnlearnBenchError, OSError) as error:
+            return str(error)
+
+    def _plan(self, config: RunConfig, job: Job) -> str:
+        from unlearn_bench.runs.resolve import resolve_plan
+        from unlearn_bench.runs.steps import ModelSteps
+
+        reporter = Reporter()
+        plan = resolve_plan(config, reporter)
+        self.cells = {cell.key: cell for cell in plan.cells}
+        self.session = Session(plan, lambda: ModelSteps(plan, reporter.say), reporter)
+        if strange := set(job.keys) - self.cells.keys():
+            return (
+                f"{len(strange)} of the run's cells are not what this process would compute: other "
+                "versions of the packages, other data or another scorer are installed here"
+            )
+        return ""
+
+    def prepare(self) -> None:
+        """Make the models ready that edits start from; whoever comes second finds them cached."""
+        self.session.prepare()
+
+    def edit(self, key: str) -> Edited | store.Record:
+        """The first half of a cell, or its record where it ended there."""
+        ended = self.session.edit(self.cells[key])
+        return ended.record if isinstance(ended, CellResult) else ended
+
+    def ask(self, key: str, edited: Edited) -> store.Record:
+        """The second half of a cell."""
+        return self.session.ask(self.cells[key], edited).record
+
+    def judge(self, key: str) -> store.Record:
+        """A cell that lacks nothing but a scorer's values."""
+        return self.session.finish(self.cells[key]).record
+
+
+def execute_on_ray(
+    plan: Plan,
+    settings: Mapping[str, Any],
+    reporter: Reporter,
+    estimates: Sequence[Estimate],
+    keep: Keep = lambda result: None,
+) -> list[CellResult]:
+    """As `execute`, on the cluster that RAY_ADDRESS names, or on one of this machine alone.
+
+    settings: what the plan was made of. Raises UsageError where no node has room for a process.
+    """
+    with open_session(plan, _no_steps, reporter) as session:
+        session.look_ahead(estimates)
+        results: dict[str, CellResult] = {}
+        missing: list[Cell] = []
+        unjudged: list[Cell] = []
+        for cell in plan.cells:
+            found = session.stored(cell)
+            if found is not None and found.status == "success":
+                results[cell.key] = CellResult(cell, found, session.folder(cell))
+                keep(results[cell.key])
+            else:
+                half = found is not None and found.status == "incomplete"
+                (unjudged if half else missing).append(cell)
+        if missing or unjudged:
+            with _connection(), _job(plan, settings, [*missing, *unjudged]) as job:
+                needs = _needs(estimates)
+                dispatcher = Dispatcher(session, job, keep, needs, deque(missing), deque(unjudged))
+                results |= dispatcher.run()
+        return [results[cell.key] for cell in plan.cells]
+
+
+def _no_steps() -> Any:
+    raise AssertionError("the work is done in the cluster's processes")
+
+
+@contextlib.contextmanager
+def _connection() -> Iterator[None]:
+    """A connection to Ray, or the one that is there."""
+    if ray.is_initialized():
+        yield
+        return
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    alone = {} if os.environ.get("RAY_ADDRESS") else {"include_dashboard": False}
+    try:
+        ray.init(log_to_driver=False, logging_level="ERROR", **alone)
+    except (ConnectionError, RayError, ValueError) as error:
+        raise UnlearnBenchError(
+            f"Ray cannot be reached: {error}",
+            next_step="start it with `ray start`, or unset RAY_ADDRESS for this machine alone",
+        ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def _job(plan: Plan, settings: Mapping[str, Any], cells: Sequence[Cell]) -> Iterator[Job]:
+    cache = default_cache().absolute()
+    cache.mkdir(parents=True, exist_ok=True)
+    keys = tuple(cell.key for cell in cells)
+    job = Job(settings, str(Path.cwd()), str(cache), uuid.uuid4().hex, keys)
+    tokens = [_token(folder, job.token) for folder in (plan.output, cache)]
+    for token in tokens:
+        token.touch()
+    try:
+        yield job
+    finally:
+        for token in tokens:
+            token.unlink(missing_ok=True)
+
+
+def _token(folder: Path, token: str) -> Path:
+    return folder / f".shared-{token}"
+
+
+def _needs(estimates: Sequence[Estimate]) -> dict[str, float]:
+    """What a process takes of a node: a GPU where there are any and its share of the cores, else
+    all cores of the smallest node; and the memory of the largest cell.
+    """
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    with_gpu = [node for node in nodes if node.get("GPU")]
+    cores = [node.get("CPU", 1) // node.get("GPU", 1) for node in with_gpu or nodes]
+    memory = max((estimate.memory_bytes for estimate in estimates), default=0.0)
+    needs = {"CPU": max(1.0, min(cores, default=1)), "memory": float(int(memory))}
+    return {**needs, "GPU": 1.0} if with_gpu else needs
+
+
+@dataclass
+class _Task:
+    """What a process is doing."""
+
+    worker: Any
+    half: Half
+    cell: Cell | None = None
+    edited: Edited | None = None
+
+
+@dataclass
+class Dispatcher:
+    """Hands out halves of cells until every cell has ended."""
+
+    session: Session
+    job: Job
+    keep: Keep
+    needs: dict[str, float]
+    edits: deque[Cell]
+    unjudged: deque[Cell]
+    asks: deque[tuple[Cell, Edited]] = field(default_factory=deque)
+    busy: dict[Any, _Task] = field(default_factory=dict)
+    idle: list[Any] = field(default_factory=list)
+    prepared: bool = False
+    nodes: dict[Any, str] = field(default_factory=dict)
+    losses: Counter[str] = field(default_factory=Counter)
+    results: dict[str, CellResult] = field(default_factory=dict)
+
+    def run(self) -> dict[str, CellResult]:
+        """The results by key. Cells that run when the run is interrupted are recorded as such."""
+        try:
+            while len(self.results) < len(self.job.keys):
+                self._hire()
+                self._hand_out()
+                done, _ = ray.wait(list(self.busy), timeout=PATIENCE)
+                for reference in done:
+                    self._take(reference)
+        except BaseException:
+            self._cancel()
+            raise
+        finally:
+            for worker in (*self.idle, *(task.worker for task in self.busy.values())):
+                ray.kill(worker)
+        return self.results
+
+    def _hire(self) -> None:
+        """Start a process wherever a node has room, up to one for each cell that is left."""
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        room = sum(_fits(node, self.needs) for node in nodes)
+        have = len(self.idle) + len(self.busy)
+        if not room and not have:
+            asked = ", ".join(f"{name} {amount:g}" for name, amount in self.needs.items())
+            raise UsageError(
+                f"no node of the cluster has room for a process ({asked})",
+                next_step="unlearn-bench evaluate --dry-run shows what each cell needs",
+            )
+        left = len(self.job.keys) - len(self.results)
+        for _ in range(min(room, left) - have):
+            options = {"num_cpus": self.needs["CPU"], "memory": self.needs["memory"]}
+            options |= {"num_gpus": self.needs.get("GPU", 0)}
+            worker = ray.remote(Worker).options(**options).remote()
+            self._start(_Task(worker, "open"), self.job)
+
+    def _hand_out(self) -> None:
+        """Give every idle process something: first what ends a cell. One alone prepares the models,
+        before any cell begins.
+        """
+        while self.idle:
+            preparing = any(task.half == "prepare" for task in self.busy.values())
+            if not self.prepared and self.edits:
+                if preparing:
+                    return
+                self._start(_Task(self.idle.pop(), "prepare"))
+            elif self.asks:
+                cell, edited = self.asks.popleft()
+                self._start(_Task(self.idle.pop(), "ask", cell, edited), cell.key, edited)
+            elif self.unjudged:
+                cell = self.unjudged.popleft()
+                self._start(_Task(self.idle.pop(), "judge", cell), cell.key)
+            elif self.edits:
+                cell = self.edits.popleft()
+                self._start(_Task(self.idle.pop(), "edit", cell), cell.key)
+            else:
+                return
+
+    def _start(self, task: _Task, *arguments: Any) -> None:
+        if task.cell is not None:
+            where = f"on node {self.nodes[task.worker][:NODE_DIGITS]}"
+            self.session.reporter.say(f"{self._title(task.cell)}: {task.half} {where}")
+        reference = getattr(task.worker, task.half).remote(*arguments)
+        self.busy[reference] = task
+
+    def _take(self, reference: Any) -> None:
+        task = self.busy.pop(reference)
+        try:
+            found = ray.get(reference)
+        except (RayActorError, WorkerCrashedError) as error:
+            self._lose(task, error)
+            return
+        if task.half == "open":
+            node, obstacle = found
+            if obstacle:
+                raise UnlearnBenchError(f"a process on node {node} cannot take part: {obstacle}")
+            self.nodes[task.worker] = node
+        self.idle.append(task.worker)
+        if task.half == "prepare":
+            self.prepared = True
+        elif isinstance(found, Edited):
+            assert task.cell is not None
+            self.asks.append((task.cell, found))
+        elif isinstance(found, store.Record):
+            self._finish(task.cell, found)
+
+    def _finish(self, cell: Cell | None, record: store.Record) -> None:
+        assert cell is not None
+        self.results[cell.key] = CellResult(cell, record, self.session.folder(cell))
+        self.keep(self.results[cell.key])
+        self.session.left.count(cell.key, record.seconds)
+        times = ", ".join(f"{name} {spent:.1f} s" for name, spent in record.seconds.items())
+        workers = len(self.idle) + len(self.busy)
+        seconds = self.session.left.seconds / max(workers, 1)
+        left = f"{minutes(seconds)} left" if self.session.left.remaining else ""
+        told = (f"{self._title(cell)}: {record.status} ({times})", record.reason, left)
+        self.session.reporter.say("; ".join(filter(None, told)))
+
+    def _title(self, cell: Cell) -> str:
+        cells = self.session.plan.cells
+        return f"cell {cells.index(cell) + 1}/{len(cells)} {cell.label}"
+
+    def _lose(self, task: _Task, error: Exception) -> None:
+        """A process is gone: its cell goes to another, or has failed for good."""
+        with contextlib.suppress(Exception):
+            ray.kill(task.worker)
+        cell = task.cell
+        name = self._title(cell) if cell else "a process"
+        reason = str(error).strip().splitlines()[0]
+        self.losses[cell.key if cell else ""] += 1
+        lost = self.losses[cell.key if cell else ""]
+        self.session.reporter.say(f"{name}: the process that worked on it is lost ({reason})")
+        if lost < LOSSES:
+            if task.half == "edit" and cell:
+                self.edits.appendleft(cell)
+            elif task.half == "ask" and cell and task.edited:
+                self.asks.appendleft((cell, task.edited))
+            elif task.half == "judge" and cell:
+                self.unjudged.appendleft(cell)
+            return
+        why = f"its process was lost {lost} times, the last time: {reason}"
+        if cell is None:
+            raise UnlearnBenchError(
+                f"no process of the cluster stays alive: {reason}",
+                next_step="look at Ray's own logs; too little memory is the usual cause",
+            )
+        record = store.Record(cell.method, cell.seed, cell.key, "failed", why)
+        store.write_record(self.session.folder(cell), record)
+        self._finish(cell, record)
+
+    def _cancel(self) -> None:
+        """Say of every cell in work that it was interrupted, as a run on one machine does."""
+        begun = [task.cell for task in self.busy.values() if task.cell]
+        for cell in (*begun, *(cell for cell, _ in self.asks)):
+            record = store.Record(cell.method, cell.seed, cell.key, "cancelled", "interrupted")
+            with contextlib.suppress(OSError):
+                store.write_record(self.session.folder(cell), record)
+
+
+def _fits(node: Mapping[str, float], needs: Mapping[str, float]) -> int:
+    """How many processes a node has room for."""
+    return int(min(node.get(name, 0) // amount for name, amount in needs.items() if amount))

@@ -1,0 +1,88 @@
+"""A run's results at a second place, anything that fsspec can reach: s3://, gs://, file://.
+
+Cells that are finished there are taken over before a run, those that end here are copied there, the
+record last: a copy that was cut short is no finished cell.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import posixpath
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from unlearn_bench.errors import UnlearnBenchError, UsageError
+from unlearn_bench.runs.execute import CellResult
+from unlearn_bench.runs.plan import Plan
+from unlearn_bench.runs.store import RECORD, cell_folder
+
+
+class Mirror:
+    """The second place. Raises UsageError for an address that fsspec cannot open."""
+
+    def __init__(self, url: str) -> None:
+        import fsspec
+
+        self.url = url
+        try:
+            self.files, self.root = fsspec.core.url_to_fs(url)
+        except (ImportError, ValueError) as error:
+            raise UsageError(
+                f"{url!r} cannot be opened: {error}",
+                next_step="pip install what fsspec needs for it (s3fs, gcsfs), or correct --mirror",
+            ) from error
+
+    def take_over(self, plan: Plan) -> list[str]:
+        """Copy the plan's finished cells that are there and not here; return their labels.
+
+        Their files are checked when they are read, as those of any cell.
+        """
+        taken = []
+        with self._reached():
+            for cell in plan.cells:
+                folder = cell_folder(plan.output, cell.key, cell.method, cell.seed)
+                there = posixpath.join(self.root, "cells", folder.name)
+                if not folder.exists() and self.files.exists(posixpath.join(there, RECORD)):
+                    self._fetch(there, folder)
+                    taken.append(cell.label)
+        return taken
+
+    def _fetch(self, there: str, folder: Path) -> None:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as unfinished:
+            for path in self.files.ls(there, detail=False):
+                self.files.get_file(path, str(Path(unfinished) / posixpath.basename(path)))
+            Path(unfinished).rename(folder)
+            Path(unfinished).mkdir()  # for the context to remove
+
+    def keep(self, result: CellResult) -> None:
+        """Copy a cell's files, but no checkpoint."""
+        names = sorted(path.name for path in result.folder.iterdir() if path.is_file())
+        there = posixpath.join(self.root, "cells", result.folder.name)
+        with self._reached():
+            self.files.makedirs(there, exist_ok=True)
+            if self.files.exists(posixpath.join(there, RECORD)):
+                self.files.rm_file(posixpath.join(there, RECORD))
+            for name in [*(name for name in names if name != RECORD), RECORD]:
+                self.files.put_file(str(result.folder / name), posixpath.join(there, name))
+
+    def keep_files(self, files: Sequence[Path], below: Path) -> None:
+        """Copy files to the same places below the address that they have in `below`."""
+        with self._reached():
+            for file in files:
+                inside = file.relative_to(below) if file.is_relative_to(below) else Path(file.name)
+                there = posixpath.join(self.root, inside.as_posix())
+                self.files.makedirs(posixpath.dirname(there), exist_ok=True)
+                self.files.put_file(str(file), there)
+
+    @contextlib.contextmanager
+    def _reached(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # which one depends on the file system behind the address
+            raise UnlearnBenchError(
+                f"the mirror cannot be reached: {type(error).__name__}: {error}",
+                where=self.url,
+                next_step="what was computed is in the output folder; run the same command again",
+            ) from error
