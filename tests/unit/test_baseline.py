@@ -13,9 +13,12 @@ import yaml
 
 from tests.unit.stored_cells import items, write_cell
 from tests.unit.test_cli import invoke
+from unlearn_bench.board.starting_rules import render_rules
+from unlearn_bench.compare import noise
 from unlearn_bench.compare.measures import Measure, by_metric
 from unlearn_bench.compare.noise import can_fail, suggest_margin
 from unlearn_bench.compare.rules import load_rules
+from unlearn_bench.compare.spreads import Spread
 from unlearn_bench.errors import CorruptDataError
 from unlearn_bench.runs import store
 from unlearn_bench.runs.baseline import read_baseline, write_baseline
@@ -167,6 +170,19 @@ def test_a_margin_from_items_by_hand() -> None:
     error = float(values.std(ddof=1)) / math.sqrt(40)
     again = suggest_margin(MEASURE, seeds(values), [])
     assert again.margin == pytest.approx(math.sqrt(2) * error * (1.959964 + 0.841621))
+
+
+def test_a_margin_from_edited_models_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """0.5 over √40 times (1.96 + 0.8416), of the logarithm: a share of the baseline's value."""
+    spread = Spread(0.5, 7, binary=False, relative=True)
+    monkeypatch.setattr(noise, "read_spreads", lambda: {"quiz_mini.acc": spread})
+    found = suggest_margin(MEASURE, seeds([1.0, 0.0] * 20), [])
+    assert found.margin == pytest.approx(0.5 / math.sqrt(40) * (1.959964 + 0.841621))
+    assert "as those of 7 edited models from their targets on quiz_mini" in found.source
+    (rule,) = yaml.safe_load(render_rules([found], []))["metrics"].values()
+    assert rule == {"relative": pytest.approx(found.margin, rel=0.05)}
+    seen = suggest_margin(MEASURE, seeds([1.0]), seeds([1.0] * 4, [1.0] * 3 + [0.0]))
+    assert "seeds" in seen.source  # the baseline's own noise goes before it
 
 
 def test_what_can_fail_needs_items_with_values() -> None:

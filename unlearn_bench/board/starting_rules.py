@@ -21,7 +21,8 @@ def render_rules(suggestions: Sequence[Suggestion], left_out: Sequence[tuple[str
     lines = [HEAD.rstrip("\n")]
     for one in suggestions:
         lines.append(f"  # {one.source}")
-        lines.append(f"  {json.dumps(one.measure.name)}: {{margin: {_rounded_up(one.margin)}}}")
+        kind = "relative" if one.relative else "margin"
+        lines.append(f"  {json.dumps(one.measure.name)}: {{{kind}: {_rounded_up(one.margin)}}}")
     lines += [f"  # not judged: {json.dumps(name)}, {reason}" for name, reason in left_out]
     return "\n".join(lines) + "\n"
 

@@ -16,19 +16,24 @@ from unlearn_bench.compare.intervals import NORMAL
 from unlearn_bench.compare.measures import Measure
 from unlearn_bench.compare.power import POWER, minimum_detectable_effect
 from unlearn_bench.compare.reductions import reduce_models
+from unlearn_bench.compare.spreads import find_spread, read_spreads
 
 
 @dataclass(frozen=True)
 class Suggestion:
-    """A margin in the metric's unit, and in words where it comes from."""
+    """A margin in the metric's unit, or as a share of the baseline's value where `relative`; and in
+    words where it comes from.
+    """
 
     measure: Measure
     margin: float
     source: str
+    relative: bool = False
 
 
 def suggest_margin(measure: Measure, seeds: Sequence[Rows], noise: Sequence[Rows]) -> Suggestion:
-    """From the spread of the seeds' differences where they differ, else from the items' own spread.
+    """From the spread of the seeds' differences where they differ, else from that of edited models
+    that were measured before, else from the items' own.
 
     seeds: the baseline's rows. noise: rows of several seeds of one unchanged model, which may be
     the same ones; fewer than two tell nothing.
@@ -41,7 +46,25 @@ def suggest_margin(measure: Measure, seeds: Sequence[Rows], noise: Sequence[Rows
         if math.isfinite(spread) and spread > 0:
             source = f"1.96 x the root mean square difference of two of {len(values)} seeds"
             return Suggestion(measure, NORMAL * spread, source)
-    return _from_items(measure, _column(measure, seeds[:1]))
+    column = _column(measure, seeds[:1])
+    return _from_pairs(measure, column) or _from_items(measure, column)
+
+
+def _from_pairs(measure: Measure, column: Column) -> Suggestion | None:
+    """The difference that a paired test finds, if items differ as much as they did between edited
+    models and their targets (`spreads.json`). None of a column that nobody has measured.
+    """
+    found = find_spread(read_spreads(), measure.task, measure.metric)
+    if found is None:
+        return None
+    task, spread = found
+    clusters = int(column.clusters.max()) + 1
+    effect = minimum_detectable_effect(spread.spread, clusters, binary=spread.binary)
+    source = (
+        f"found with {POWER:.0%} power by {clusters} independent items that differ as those of "
+        f"{spread.pairs} edited models from their targets on {task}"
+    )
+    return Suggestion(measure, effect, source, spread.relative)
 
 
 def _from_items(measure: Measure, column: Column) -> Suggestion:
