@@ -101,4 +101,4 @@ def test_a_lost_nodes_cells_go_to_the_other_and_the_board_is_the_local_one(
     assert len(re.findall(rf"{lost} seed 0: (?:edit|ask) on node", said)) >= 2
     assert board(tmp_path / "ray") == board(tmp_path / "local")
     assert not list((tmp_path / "ray").rglob(".shared-*"))
-    assert not list((tmp_path / "ray").glob("cells/*/checkpoint"))
+    assert not list((tmp_path / "ray").glob("cells/*/*/config.json"))

@@ -71,7 +71,7 @@ def test_finished_cells_stay_and_the_running_one_is_cancelled(tmp_path: Path) ->
         "success", "cancelled", "none",
     ]  # fmt: skip
     assert steps.calls[-1] == "close"
-    assert not list(tmp_path.glob("cells/*/checkpoint"))
+    assert not [path for path in tmp_path.glob("cells/*/*") if path.is_dir()]
 
 
 def test_the_next_run_goes_on_where_it_was(tmp_path: Path) -> None:
@@ -84,8 +84,13 @@ def test_the_next_run_goes_on_where_it_was(tmp_path: Path) -> None:
     assert "edit noop 0" not in steps.calls
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_run_and_its_children(tmp_path: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("number", "times"), [(signal.SIGINT, 1), (signal.SIGINT, 3), (signal.SIGTERM, 1)]
+)
+def test_a_signal_ends_the_run_and_its_children(
+    tmp_path: Path, number: signal.Signals, times: int
+) -> None:
+    """The impatient press Ctrl-C again: the run is cleaning up then, and finishes that."""
     process = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(PROGRAM), str(tmp_path)],
         cwd=ROOT,
@@ -100,7 +105,9 @@ def test_a_signal_ends_the_run_and_its_children(tmp_path: Path, number: signal.S
             assert process.poll() is None
             time.sleep(0.05)
         child = int(pid_file.read_text())
-        process.send_signal(number)
+        for _ in range(times):
+            process.send_signal(number)
+            time.sleep(0.1)
         assert process.wait(timeout=30) == 130
     finally:
         process.kill()
@@ -108,3 +115,34 @@ def test_a_signal_ends_the_run_and_its_children(tmp_path: Path, number: signal.S
     assert [status(tmp_path, name) for name in ("noop", "npo", "last")] == [
         "success", "cancelled", "none",
     ]  # fmt: skip
+
+
+def test_a_second_process_in_the_same_folder_is_refused_and_changes_nothing(
+    tmp_path: Path,
+) -> None:
+    def start() -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(PROGRAM), str(tmp_path)],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    first = start()
+    try:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "child.pid").exists():
+            assert time.monotonic() < deadline, "the run did not reach its second cell"
+            time.sleep(0.05)
+        before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+        second = start()
+        _, said = second.communicate(timeout=60)
+        assert second.returncode != 0
+        assert "another process is writing to this output folder" in said
+        after = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+        assert after == before
+        first.send_signal(signal.SIGINT)
+        assert first.wait(timeout=30) == 130
+    finally:
+        first.kill()

@@ -32,9 +32,9 @@ FORMULA = (
     "overall = harmonic mean of gain and keep. gain: mean over the method's goals, each the mean "
     "over tasks of the goal's calibrated headline columns (0 = target, 1 = exact model, falling "
     "again where less is left than it has; toxicity: 1 = none left). keep: harmonic mean over "
-    "tasks of the shares of the target's other headline columns that are left, among them that of "
-    "toxicity's absence where removing it is no goal. Every column is cut to [0, 1]. Methods with "
-    "other goals are read from other columns."
+    "tasks, each the harmonic mean of the shares of the target's other headline columns that are "
+    "left, among them that of toxicity's absence where removing it is no goal. Every column is cut "
+    "to [0, 1]. Methods with other goals are read from other columns."
 )
 NOT_TUNED_ON = (
     "Options that were tuned were chosen by another number: of other items, from metrics that are "
@@ -104,7 +104,9 @@ def overall(
     }
     gains = {part: _gain(tasks, cut) for part, tasks in parts.items() if part != KEEP}
     gain = np.mean(list(gains.values()), axis=0)
-    keep = harmonic_mean([_mean(columns, cut) for columns in parts[KEEP].values()])
+    keep = harmonic_mean(
+        [harmonic_mean([cut[name] for name in columns]) for columns in parts[KEEP].values()]
+    )
     whole = harmonic_mean([gain, keep])
     drawn = whole[1:] if resampled else None
     low, high = middle(drawn)

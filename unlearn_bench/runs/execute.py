@@ -34,7 +34,8 @@ from unlearn_bench.runs.progress import Reporter, Tick
 from unlearn_bench.runs.time_left import TimeLeft
 from unlearn_bench.schema import FAILED, EditReport, ItemScore, Sample, Score
 
-CHECKPOINT = "checkpoint"
+CHECKPOINT = "checkpoint"  # an edited model that is kept
+UNKEPT = "edited"  # one that is deleted as soon as its cell has ended
 SECOND = "second_items.parquet"  # what the second scorer said of the same items
 CHILD_SECONDS = 5.0  # what a child process gets to end by itself
 Ended = TypeVar("Ended")
@@ -231,10 +232,13 @@ class Session:
         work.files, work.seconds = dict(edited.files), dict(edited.seconds)
 
         def compute(work: _Work, steps: Steps) -> CellResult:
-            steps.adopt(work.folder / CHECKPOINT, edited.identity)
+            steps.adopt(self._checkpoint(work), edited.identity)
             return self._ask(work, steps)
 
         return self._guarded(work, compute)
+
+    def _checkpoint(self, work: _Work) -> Path:
+        return work.folder / (CHECKPOINT if self.plan.keep_checkpoints else UNKEPT)
 
     def _begin(self, cell: Cell, title: str) -> _Work:
         started = store.Record(cell.method, cell.seed, cell.key, "started", started=_now())
@@ -245,10 +249,16 @@ class Session:
         return store.cell_folder(self.plan.output, cell.key, cell.method, cell.seed)
 
     def stored(self, cell: Cell) -> store.Record | None:
-        """The cell's verified record; a damaged cell is set aside and counts as none."""
+        """The cell's verified record; a damaged cell is set aside and counts as none.
+
+        A finished cell may still have its model: its process was killed just then.
+        """
         folder = self.folder(cell)
         try:
-            return store.read_record(folder, cell.key)
+            found = store.read_record(folder, cell.key)
+            if found is not None and found.status == "success":
+                shutil.rmtree(folder / UNKEPT, ignore_errors=True)
+            return found
         except CorruptDataError as error:
             place = store.set_aside(self.plan.output, folder)
             self.reporter.say(f"{error.what}; set aside as {place}, computing it again")
@@ -266,11 +276,11 @@ class Session:
         keep_checkpoint: where `compute` ends well, since somebody else still needs it.
         """
         assert self.steps is not None
-        kept = self.plan.keep_checkpoints
+        needed = False
         try:
             store.write_record(work.folder, work.record)
             ended = compute(work, self.steps)
-            kept = kept or keep_checkpoint
+            needed = keep_checkpoint
             return ended
         except KeyboardInterrupt:
             with _deaf():
@@ -292,8 +302,8 @@ class Session:
             self.reporter.say(f"{work.title}: failed. {reason}")
             return self._record(work, "failed", reason)
         finally:
-            if not kept:
-                shutil.rmtree(work.folder / CHECKPOINT, ignore_errors=True)
+            if not needed:
+                shutil.rmtree(work.folder / UNKEPT, ignore_errors=True)
 
     def _conclude(self, work: _Work, scores: Sequence[Score]) -> CellResult:
         missing = self._unjudged(scores)
@@ -323,7 +333,7 @@ class Session:
         return self._ask(work, steps)
 
     def _edit(self, work: _Work, steps: Steps) -> None:
-        cell, checkpoint = work.cell, work.folder / CHECKPOINT
+        cell, checkpoint = work.cell, self._checkpoint(work)
         self._write(
             work,
             "plan.json",
@@ -344,7 +354,7 @@ class Session:
         self._write(work, "account.json", account)
 
     def _ask(self, work: _Work, steps: Steps) -> CellResult:
-        checkpoint = work.folder / CHECKPOINT
+        checkpoint = self._checkpoint(work)
         with self._step(work, "evaluate") as tick:
             samples, proof = steps.evaluate(work.cell, checkpoint, tick)
         work.files["samples.parquet"] = store.write_samples(

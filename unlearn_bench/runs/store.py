@@ -133,7 +133,7 @@ def _disk_errors(path: Path) -> Iterator[None]:
 def is_disk_full(error: BaseException) -> bool:
     """Whether an error says that no space is left, in whichever library's words."""
     if isinstance(error, OSError):
-        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+        return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the last: ulimit -f
     return "No space left on device" in str(error)  # safetensors' and pyarrow's own error types
 
 
