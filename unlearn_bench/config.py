@@ -33,13 +33,13 @@ from pydantic_settings import (
 )
 
 from unlearn_bench.errors import UnknownNameError, UsageError
+from unlearn_bench.schema import TASK_FILES
 
 SUITES = Path(__file__).parent / "suites"
 PREFIX = "UNLEARN_BENCH_"
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 LONGEST_TASKS = 80  # characters of the tasks' names in that of a narrowed suite
 OWN_SET = "fur"  # the edit set that suites name; another stands in its place
-TASK_FILES = (".yaml", ".yml")
 SEED_LIMIT = 2**32  # numpy and torch both take seeds below it
 
 Dtype = Literal["auto", "mixed", "float32", "bfloat16", "float16"]

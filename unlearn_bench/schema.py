@@ -10,6 +10,7 @@ Direction = Literal["higher", "lower", "nearer_exact", "none"]
 Status = Literal["started", "success", "diverged", "failed", "cancelled"]
 SCORED = ("success", "incomplete")  # finished, the second with missing values
 FAILED = ("diverged", "failed")  # ended without scores: the training did, or the code
+TASK_FILES = (".yaml", ".yml")  # how the name of a task ends that is a file's path
 
 
 @dataclass(frozen=True)

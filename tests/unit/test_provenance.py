@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from unlearn_bench.runs import provenance
+from unlearn_bench.runs.resolve import EVALUATION_CODE
 
 
 def test_code_hash_follows_imports_within_the_package(
@@ -53,3 +54,11 @@ def test_file_hash_covers_every_file_of_a_folder(tmp_path: Path) -> None:
     (tmp_path / "b").write_bytes(b"2")
     assert provenance.file_sha256(tmp_path) != before
     assert provenance.file_sha256(tmp_path / "a") == before
+
+
+def test_evaluation_code_is_what_numbers_pass_through_and_no_more() -> None:
+    """An option more on the command line makes no cell another one."""
+    roots = [provenance.PACKAGE / name for name in (*EVALUATION_CODE, "engine/vllm_engine.py")]
+    names = {str(file.relative_to(provenance.PACKAGE)) for file in provenance._closure(roots)}
+    assert {"engine/under_target.py", "engine/likelihood.py", "protocols/scoring.py"} <= names
+    assert not {"config.py", "registry.py", "runs/execute.py", "board/publish.py"} & names

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import yaml
 
-from unlearn_bench.config import TASK_FILES
 from unlearn_bench.data.packages import sha256_of
 from unlearn_bench.errors import UnsafeArtefactError, UsageError
+from unlearn_bench.schema import TASK_FILES
 
 FLAG = "--allow-task-code"
 PYTHON_TAG = "tag:yaml.org,2002:python/"

@@ -82,6 +82,7 @@ DATA_SEED = 0  # which comments are drawn is part of the data, not of a cell's s
 EVALUATION_CODE = (
     "engine/evaluate.py",
     "engine/lm.py",
+    "engine/under_target.py",
     "protocols/scoring.py",
     "protocols/documents.py",
     "protocols/stock.py",
