@@ -76,6 +76,17 @@ def test_a_conversation_is_asked_in_the_models_own_template(engine: Engine) -> N
     assert plain.prompt == plain.document["prompt"]
 
 
+def test_a_template_that_prints_the_date_is_given_the_same_day_for_ever(engine: Engine) -> None:
+    """Llama's templates take `date_string` or ask `strftime_now`, others only the latter."""
+    engine.tokenizer.chat_template = (
+        "Today is {{ strftime_now('%d %B %Y') }}, {{ date_string }}.\n"
+        "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    )
+    samples = evaluate(engine, build_tasks(1, "jailbreak_mini"), seed=0)
+    prompt = prompts_by_template(samples)["plain"]
+    assert prompt.startswith("Today is 01 January 2025, 01 Jan 2025.\n")
+
+
 def test_without_a_template_the_same_words_are_plain_text(engine: Engine) -> None:
     engine.tokenizer.chat_template = None
     samples = evaluate(engine, build_tasks(1, "jailbreak_mini"), seed=0)

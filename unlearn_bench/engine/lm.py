@@ -10,6 +10,7 @@ from __future__ import annotations
 import zlib
 from collections import Counter
 from collections.abc import Collection, Sequence
+from datetime import date
 from typing import Any
 
 from lm_eval.api.instance import Instance
@@ -19,6 +20,8 @@ from lm_eval.models.utils import normalize_gen_kwargs
 from unlearn_bench.engine.base import Engine, Generation, Progress
 from unlearn_bench.engine.likelihood import Likelihood
 from unlearn_bench.engine.token_tree import Request
+
+TODAY = date(2025, 1, 1)  # in chat templates, whenever a model is asked
 
 
 class EngineLM(HFLM):
@@ -43,6 +46,11 @@ class EngineLM(HFLM):
             tokenizer=engine.tokenizer,
             batch_size=1 << 20,
             backend="causal",
+            # Templates print the date in one of two ways; the day must not move a number.
+            chat_template_args={
+                "date_string": TODAY.strftime("%d %b %Y"),
+                "strftime_now": TODAY.strftime,
+            },
         )
         self.engine, self.seed, self.progress = engine, seed, progress
         self.moments = moments
