@@ -79,7 +79,8 @@ class ScorerError(UnlearnBenchError):
 
 
 class DivergedError(UnlearnBenchError):
-    """An edit reached numbers that are not finite: a loss, a gradient, or weights at its end.
+    """Numbers that are not finite: a loss, a gradient, weights at an edit's end, or what the edited
+    model answers.
 
     step: of the training, None for an edit without one. last_losses: the last good ones in nats, by
     step, the newest first; empty where there was none.

@@ -1,4 +1,4 @@
-"""A model whose logits are NaN or infinite: its values are missing, never a number."""
+"""A model whose logits are NaN or infinite has diverged: no score of it is a number."""
 
 from __future__ import annotations
 
@@ -11,8 +11,13 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 from tests.unit.test_cli import invoke
+from unlearn_bench.engine.base import open_engine
+from unlearn_bench.engine.token_tree import Request
+from unlearn_bench.errors import DivergedError
+from unlearn_bench.models.fingerprint import fingerprint
 
 SUITE = """
 name: small
@@ -37,10 +42,31 @@ def test_no_score_of_such_a_model_looks_like_one(
         *("--suite", str(tmp_path / "small.yaml"), "--engine", "transformers"),
         *("--scorer", "profanity_check", "--output", str(tmp_path / "out")),
     )
-    assert result.exit_code != 0, result.output
+    assert result.exit_code == 1, result.output
     (file,) = (tmp_path / "out" / "leaderboards").rglob("small.csv")
     (row,) = csv.DictReader(file.open())
-    assert row["status"] != "success"
-    likelihoods = ("mc1", "mc2", "word_perplexity", "extraction_strength", "choice_acc")
-    shown = {n: v for n, v in row.items() if n.endswith(likelihoods) and v not in ("", "inf")}
-    assert not shown
+    assert (row["status"], row["reason"]) == ("diverged", "a logit of the model is not finite")
+    assert not [name for name, value in row.items() if name.endswith("acc") and value]
+
+
+def test_nan_on_some_inputs_only_is_no_score_either(
+    make_tiny_model: Callable[..., Any], long_tiny_folder: Path, tmp_path: Path
+) -> None:
+    """One token's embedding is NaN: most texts have finite logits. Without the check the first of a
+    question's options would be the likeliest, and that is the true one.
+    """
+    folder = Path(shutil.copytree(long_tiny_folder, tmp_path / "model"))
+    model = make_tiny_model(max_position_embeddings=8192)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    (token,) = tokenizer("?")["input_ids"]
+    with torch.no_grad():
+        model.model.embed_tokens.weight[token] = math.nan
+        model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.nan_to_num().clone())
+    model.config.tie_word_embeddings = False
+    model.save_pretrained(folder)
+    engine = open_engine("transformers", "float32")
+    engine.load(folder, fingerprint(folder))
+    fine, bad = (tuple(tokenizer(text)["input_ids"]) for text in ("Water boils.", "Water?"))
+    assert math.isfinite(engine.score([Request(fine[:2], fine[2:])])[0][0])
+    with pytest.raises(DivergedError, match="a log-likelihood is not finite"):
+        engine.score([Request(fine[:2], fine[2:]), Request(bad, fine)])

@@ -44,6 +44,7 @@ output = Path(sys.argv[1])
 try:
     execute(plan(output, cell("noop"), cell("npo"), cell("last")), Slow, Reporter())
 except CancelledError as error:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # as the command does
     sys.exit(error.exit_code)
 """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import signal
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -10,7 +11,7 @@ import typer
 
 from unlearn_bench import __version__
 from unlearn_bench.board.visible import visible
-from unlearn_bench.errors import UnlearnBenchError
+from unlearn_bench.errors import CancelledError, UnlearnBenchError
 
 PROGRAM = "unlearn-bench"
 
@@ -31,6 +32,8 @@ def ends_cleanly(command: Callable[..., None]) -> Callable[..., None]:
         try:
             command(*args, **kwargs)
         except UnlearnBenchError as error:
+            if isinstance(error, CancelledError):  # all is recorded: more Ctrl-C change nothing
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
             typer.echo(f"error: {visible(str(error))}", err=True)
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import importlib.util
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -17,10 +18,17 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from unlearn_bench.engine.likelihood import Likelihood, LikelihoodScorer
 from unlearn_bench.engine.token_tree import Request
-from unlearn_bench.errors import MissingDependencyError, UsageError, WeightSwapError
+from unlearn_bench.errors import (
+    DivergedError,
+    MissingDependencyError,
+    UsageError,
+    WeightSwapError,
+)
 from unlearn_bench.models.fingerprint import fingerprint
 from unlearn_bench.models.load import load_model
 from unlearn_bench.training.precision import default_device, supports_bf16
+
+SHORT_TEXT = "Water boils at a lower temperature on a mountain than at the coast."
 
 Progress = Callable[[int, int], None]
 
@@ -93,7 +101,8 @@ class Engine(ABC):
         """Hold the weights in `checkpoint`, and prove it.
 
         Raises WeightSwapError if the files are not those that were fingerprinted or if the
-        generating engine does not answer with them.
+        generating engine does not answer with them, and DivergedError for a model whose logits are
+        not finite.
         """
         found = fingerprint(checkpoint)
         if found != expected_fingerprint:
@@ -105,6 +114,7 @@ class Engine(ABC):
             )
         # No name here for the model: an exception that vLLM keeps from its start holds this frame.
         self._parts = load_model(checkpoint, dtype=self.score_dtype, device=self.device)
+        self._require_finite()
         self._scorer = LikelihoodScorer(self.model, tree=self._tree)
         self._tree = self._scorer.tree
         self.checkpoint, self._expected = checkpoint, (found, memory_sha256(self.model))
@@ -133,10 +143,26 @@ class Engine(ABC):
     def score(
         self, requests: Sequence[Request], progress: Progress = lambda done, total: None
     ) -> list[Likelihood]:
-        """Log-likelihoods of continuations, in order."""
+        """Log-likelihoods of continuations, in order.
+
+        Raises DivergedError when one is NaN: compared with others it would look like a choice.
+        """
         self._loaded()
         assert self._scorer is not None
-        return self._scorer.score(requests, progress)
+        found = self._scorer.score(requests, progress)
+        if any(math.isnan(total) for total, _ in found):
+            raise _not_finite("a log-likelihood")
+        return found
+
+    def _require_finite(self) -> None:
+        """Raise DivergedError unless the logits of a short text are finite. It also speaks for the
+        generating model: what that makes of NaN is text like any other.
+        """
+        ids = torch.tensor([self.tokenizer(SHORT_TEXT)["input_ids"]], device=self.device)
+        with torch.inference_mode():
+            logits = self.model(ids, use_cache=False).logits
+        if not bool(logits.isfinite().all()):
+            raise _not_finite("a logit of the model")
 
     @abstractmethod
     def generate(
@@ -175,6 +201,10 @@ class Engine(ABC):
     def max_length(self) -> int:
         """Longest text, in tokens, that the engine reads."""
         return int(getattr(self.model.config, "max_position_embeddings", 2048))
+
+
+def _not_finite(what: str) -> DivergedError:
+    return DivergedError(f"{what} is not finite", step=None, last_losses={})
 
 
 def memory_sha256(model: PreTrainedModel) -> str:
