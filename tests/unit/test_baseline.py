@@ -197,6 +197,8 @@ def test_what_can_fail_needs_items_with_values() -> None:
 def test_seeds_that_do_not_differ_say_nothing_of_noise() -> None:
     same = [1.0, 0.0] * 20
     assert "independent items" in suggest_margin(MEASURE, seeds(same), seeds(same, same)).source
+    nearly = [value * (1 + 1e-15) for value in same]  # sums in another order
+    assert "independent items" in suggest_margin(MEASURE, seeds(same), seeds(same, nearly)).source
     alike = suggest_margin(MEASURE, seeds([1.0] * 20), [])
     assert alike.margin == pytest.approx(1 / 20)
     assert "alike" in alike.source

@@ -18,6 +18,8 @@ from unlearn_bench.compare.power import POWER, minimum_detectable_effect
 from unlearn_bench.compare.reductions import reduce_models
 from unlearn_bench.compare.spreads import find_spread, read_spreads
 
+ROUNDING = 1e-9  # relative: seeds that differ by less were asked nothing that a seed decides
+
 
 @dataclass(frozen=True)
 class Suggestion:
@@ -43,7 +45,7 @@ def suggest_margin(measure: Measure, seeds: Sequence[Rows], noise: Sequence[Rows
         values = reduce_models(column) if column.weights.size else np.array([])
         gaps = [one - other for one, other in itertools.combinations(values, 2)]
         spread = math.sqrt(float(np.mean(np.square(gaps)))) if gaps else 0.0
-        if math.isfinite(spread) and spread > 0:
+        if math.isfinite(spread) and spread > ROUNDING * float(np.abs(values).max(initial=0)):
             source = f"1.96 x the root mean square difference of two of {len(values)} seeds"
             return Suggestion(measure, NORMAL * spread, source)
     column = _column(measure, seeds[:1])
