@@ -113,7 +113,7 @@ def test_a_link_does_not_lead_out_either(tmp_path: Path) -> None:
 def test_two_runs_never_share_an_output_folder(tmp_path: Path) -> None:
     with (
         store.exclusive(tmp_path),
-        pytest.raises(UnlearnBenchError, match="another run"),
+        pytest.raises(UnlearnBenchError, match="another process"),
         store.exclusive(tmp_path),
     ):
         pass
