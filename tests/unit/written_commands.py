@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,8 @@ from unlearn_bench.cli import app
 ROOT = Path(__file__).parents[2]
 PROGRAM = "unlearn-bench"
 PAGES = ("*.md", "docs/**/*.md", "examples/**/*.md", "tasks/**/*.md")
-BLOCK_LINE = re.compile(rf"^(?:    )?(?:\$ )?({PROGRAM} .*)$", re.MULTILINE)
+FENCED = re.compile(r"^```[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+BLOCK_LINE = re.compile(rf"^    (?:\$ )?({PROGRAM} .*)$", re.MULTILINE)
 INLINE = re.compile(rf"`({PROGRAM} [^`\n]+)`")
 
 
@@ -50,8 +52,14 @@ def mentions() -> list[Written]:
 def _in_pages(pattern: re.Pattern[str]) -> Iterator[tuple[str, str]]:
     for page in sorted({page for glob in PAGES for page in ROOT.glob(glob)}):
         if not page.is_relative_to(ROOT / ".venv"):
-            for match in pattern.finditer(page.read_text(encoding="utf-8")):
+            for match in pattern.finditer(_text(page)):
                 yield match[1].strip(), page.relative_to(ROOT).as_posix()
+
+
+def _text(page: Path) -> str:
+    """The page with fenced blocks as indented ones, which a sentence can be told from."""
+    text = page.read_text(encoding="utf-8")
+    return FENCED.sub(lambda block: textwrap.indent(block[1], "    "), text)
 
 
 def _in_helps() -> Iterator[tuple[str, str]]:
