@@ -123,8 +123,8 @@ def execute(
 
     open_steps is called only if a cell has to be computed, so a finished run starts no engine.
     estimates: of the plan's cells, to say how long it still takes. keep: is given every result as
-    it comes. Raises CancelledError (exit 130)
-    after Ctrl-C, and DiskFullError; finished cells stay whole.
+    it comes. Raises CancelledError (exit 130) after Ctrl-C, and DiskFullError; finished cells stay
+    whole.
     """
     with open_session(plan, open_steps, reporter) as session:
         session.look_ahead(estimates)
