@@ -14,7 +14,9 @@ from rich.console import Console
 
 from unlearn_bench.config import OWN_SET, RunConfig, load_config
 from unlearn_bench.errors import UsageError
+from unlearn_bench.runs.launched import is_helper, is_launched
 from unlearn_bench.runs.progress import Reporter, silence_libraries
+from unlearn_bench.runs.supervise import can_supervise, require_supervised, supervise
 from unlearn_bench.schema import FAILED
 
 if TYPE_CHECKING:
@@ -30,17 +32,27 @@ SEQUENCE_DEFAULTS = {"suite": "requests", "output": "runs/sequence"}
 
 
 def run_evaluate(
-    given: Mapping[str, Any], *, file: Path | None, dry_run: bool, verbose: bool
+    given: Mapping[str, Any],
+    *,
+    file: Path | None,
+    dry_run: bool,
+    verbose: bool,
+    again: Sequence[str] = (),
 ) -> int:
     """Run the main job with what the command line gave; return the exit code.
 
-    Raises UnlearnBenchError before any expensive work for everything that cannot be done.
+    again: a command that does the same in a child process, where there is one. Raises
+    UnlearnBenchError before any expensive work for everything that cannot be done.
     """
     config = load_config(given, file=file)
+    if config.executor == "local" and not dry_run:
+        if again and can_supervise():
+            return supervise(again, config.output, config.time_limit, Reporter().say)
+        require_supervised(config.time_limit)
     silence_libraries(verbose=verbose)
     from unlearn_bench.runs.resolve import resolve_plan
     from unlearn_bench.runs.steps import ModelSteps
-    from unlearn_bench.runs.together import edit_together, is_helper, is_launched
+    from unlearn_bench.runs.together import edit_together
 
     reporter = Reporter(Console(stderr=True, quiet=is_helper()))
     settings = config.model_dump(mode="json", exclude_none=True)
@@ -130,8 +142,8 @@ def run_tune(
     reporter, screen = Reporter(), Console()
     measures = (TARGET,) if config.target else (TARGET, EXACT)
     config = config.model_copy(update={"methods": (*measures, *config.methods)})
+    from unlearn_bench.runs.launched import require_alone
     from unlearn_bench.runs.resolve import resolve_plan
-    from unlearn_bench.runs.together import require_alone
     from unlearn_bench.runs.tune import plan_tuning, tune
     from unlearn_bench.runs.tuned import Budget
 
@@ -230,10 +242,10 @@ def run_sequence(
     silence_libraries(verbose=verbose)
     reporter, screen = Reporter(), Console()
     from unlearn_bench.data.fur import load_fur
+    from unlearn_bench.runs.launched import require_alone
     from unlearn_bench.runs.requests import parse_requests
     from unlearn_bench.runs.resolve import resolve_plan
     from unlearn_bench.runs.sequence import execute_sequence, plan_sequence
-    from unlearn_bench.runs.together import require_alone
 
     _require_own_set(config, "the requests name subjects of fur")
     _require_here(config, "sequence")
@@ -267,10 +279,10 @@ def _require_own_set(config: RunConfig, why: str) -> None:
 
 def _require_here(config: RunConfig, command: str) -> None:
     """Raise UsageError for what only `evaluate` can do, when the environment or a file asks it."""
-    for name in ("executor", "mirror"):
+    for name in ("executor", "mirror", "time_limit"):
         if getattr(config, name) != RunConfig.model_fields[name].default:
             raise UsageError(
-                f"{command} works in one process and one folder: it takes no {name}",
+                f"only evaluate has the setting {name}: {command} takes no {name}",
                 next_step=f"unset UNLEARN_BENCH_{name.upper()}, or leave it out of --config",
             )
 

@@ -155,6 +155,7 @@ class RunConfig(BaseSettings):
     leaderboards: Path | None = None
     keep_checkpoints: bool = False
     executor: ExecutorName = "local"
+    time_limit: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None  # s, of one cell
     mirror: str | None = None
 
     @classmethod

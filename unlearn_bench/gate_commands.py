@@ -157,7 +157,7 @@ def _candidate(
     if is_stored(request.candidate):
         return read_side(request.candidate)
     from unlearn_bench.runs.candidate import evaluate_candidate, plan_candidate
-    from unlearn_bench.runs.together import require_alone
+    from unlearn_bench.runs.launched import require_alone
 
     require_alone("gate")
     plan = plan_candidate(baseline, request.candidate, given, request.output, reporter)

@@ -144,7 +144,7 @@ def test_what_is_not_given_is_left_to_environment_file_and_default(
     assert invoke("evaluate", "--methods", "npo", "--set", "npo.beta=1", "-v").exit_code == 0
     given = {name: value for name, value in seen.items() if value is not None}
     assert given == {
-        "methods": "npo", "set": ["npo.beta=1"], "dry_run": False, "verbose": True,
+        "methods": "npo", "set": ["npo.beta=1"], "dry_run": False, "verbose": True, "again": (),
     }  # fmt: skip
 
 
@@ -231,14 +231,23 @@ def test_a_wrong_request_is_refused_before_anything_is_opened(
 
 
 @pytest.mark.parametrize("command", ["tune", "sequence"])
-@pytest.mark.parametrize(("name", "value"), [("executor", "ray"), ("mirror", "memory://x")])
+@pytest.mark.parametrize(
+    ("name", "value"), [("executor", "ray"), ("mirror", "memory://x"), ("time_limit", "9")]
+)
 def test_what_only_evaluate_can_do_is_refused_elsewhere(
     monkeypatch: pytest.MonkeyPatch, command: str, name: str, value: str
 ) -> None:
     monkeypatch.setenv(f"UNLEARN_BENCH_{name.upper()}", value)
     result = invoke(command, "--methods", "npo")
     assert result.exit_code == 2
-    assert f"it takes no {name}" in result.output
+    assert f"{command} takes no {name}" in result.output
+
+
+def test_a_time_limit_without_a_process_to_end_is_refused() -> None:
+    """`invoke` works in this process, as a launcher's processes do."""
+    result = invoke("evaluate", "--methods", "npo", "--time-limit", "9")
+    assert result.exit_code == 2
+    assert "a time limit needs a process of its own" in result.output
 
 
 def test_python_m_is_the_same_command() -> None:

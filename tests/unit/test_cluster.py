@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import sys
+import time
+from collections import deque
 from pathlib import Path
 
 import pytest
 
+from tests.unit.run_doubles import SmallSteps, cell, plan
 from tests.unit.test_cli import invoke
+from tests.unit.test_execute import Screen
+from unlearn_bench.runs import store
 from unlearn_bench.runs.estimate import Estimate
+from unlearn_bench.runs.execute import Edited, Session
 
 pytest.importorskip("ray", reason="ray is not installed")
 
 from unlearn_bench.runs import cluster
-from unlearn_bench.runs.cluster import Job, Worker
+from unlearn_bench.runs.cluster import Dispatcher, Job, Worker, _Task
 
 
 @pytest.fixture
@@ -98,3 +104,29 @@ def test_without_ray_it_is_said_how_to_get_it(
     )
     assert result.exit_code == 2
     assert "pip install 'unlearn-bench[ray]'" in result.output
+
+
+def test_a_cell_that_takes_too_long_has_failed_and_the_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 10 s, 9 went into the edit on another process: 5 s of questions are too many."""
+    slow, quick = cell("npo"), cell("simnpo")
+    killed: list[str] = []
+    monkeypatch.setattr(cluster.ray, "kill", killed.append)
+    now = time.monotonic()
+    edited = Edited("sha256:0", "", {}, {"edit": 9.0})
+    tasks: dict[str, _Task] = {
+        "slow": _Task("a", "ask", slow, edited, began=now - 5),
+        "quick": _Task("b", "ask", quick, edited, began=now),
+        "opening": _Task("c", "open", began=now - 100),
+    }
+    session = Session(plan(tmp_path, slow, quick), SmallSteps, Screen())
+    given = Job({"time_limit": 10.0}, "", "", "", (slow.key, quick.key))
+    dispatcher = Dispatcher(session, given, lambda result: None, {}, deque(), deque(), busy=tasks)
+    dispatcher._end_late()
+    assert killed == ["a"]
+    assert list(dispatcher.busy) == ["quick", "opening"]
+    record = store.read_record(session.folder(slow), slow.key)
+    assert record is not None
+    assert (record.status, record.reason) == ("failed", "it was not done after 10 s (--time-limit)")
+    assert list(dispatcher.results) == [slow.key]

@@ -21,7 +21,6 @@ from unlearn_bench.protocols.catalog import find_protocol
 from unlearn_bench.protocols.scoring import score_samples
 from unlearn_bench.registry import Card, list_cards
 from unlearn_bench.runs import store
-from unlearn_bench.runs.execute import CHECKPOINT
 from unlearn_bench.runs.requests import parse_requests
 from unlearn_bench.runs.sequence import (
     SequencePlan,
@@ -31,6 +30,7 @@ from unlearn_bench.runs.sequence import (
     execute_sequence,
     plan_sequence,
 )
+from unlearn_bench.runs.store import CHECKPOINT
 from unlearn_bench.schema import ItemScore, Sample
 
 FUR = load_fur()

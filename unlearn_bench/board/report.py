@@ -20,9 +20,8 @@ from unlearn_bench.board.planes import Figure, draw_bars, draw_planes
 from unlearn_bench.board.standing import Standing, stand
 from unlearn_bench.board.table import ARROWS, ROLE_ORDER, Column, Row, public_text
 from unlearn_bench.compare.ranks import Rank
-from unlearn_bench.runs.execute import CHECKPOINT
 from unlearn_bench.runs.finished import Found, StoredCell, choose_setting, read_cells
-from unlearn_bench.runs.store import write_file
+from unlearn_bench.runs.store import CHECKPOINT, write_file
 from unlearn_bench.schema import Score
 
 FILE = "report.html"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 
 from unlearn_bench.cli.root import app
@@ -19,4 +20,4 @@ __all__ = ["app", "main"]
 
 def main() -> None:
     """Entry point of `unlearn-bench` and `python -m unlearn_bench`."""
-    app()
+    app(obj=(sys.executable, *sys.orig_argv[1:]))  # how a command starts itself once more

@@ -21,6 +21,7 @@ from unlearn_bench.cli.root import app, ends_cleanly, examples
 )
 @ends_cleanly
 def evaluate(
+    context: typer.Context,
     model: options.Model = None,
     target: options.Target = None,
     methods: Annotated[
@@ -67,6 +68,13 @@ def evaluate(
             "cluster that RAY_ADDRESS names, else on all of this machine."
         ),
     ] = None,
+    time_limit: Annotated[
+        float | None,
+        typer.Option(
+            help="Seconds that one cell may take, the models ready. One that takes longer is ended "
+            "and counts as failed, as one whose process dies does; the others go on."
+        ),
+    ] = None,
     mirror: Annotated[
         str | None,
         typer.Option(
@@ -110,6 +118,9 @@ def evaluate(
         "offline": offline,
         "keep_checkpoints": keep_checkpoints,
         "executor": executor,
+        "time_limit": time_limit,
         "mirror": mirror,
     }
-    raise typer.Exit(run_evaluate(given, file=config, dry_run=dry_run, verbose=verbose))
+    raise typer.Exit(
+        run_evaluate(given, file=config, dry_run=dry_run, verbose=verbose, again=context.obj or ())
+    )

@@ -9,7 +9,10 @@ process is lost is given to another one.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
+import shutil
+import time
 import uuid
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -203,6 +206,13 @@ class _Task:
     half: Half
     cell: Cell | None = None
     edited: Edited | None = None
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def spent(self) -> float:
+        """Seconds that the cell has taken so far, its first half included."""
+        before = sum(self.edited.seconds.values()) if self.edited else 0.0
+        return before + time.monotonic() - self.began
 
 
 @dataclass
@@ -232,6 +242,7 @@ class Dispatcher:
                 done, _ = ray.wait(list(self.busy), timeout=PATIENCE)
                 for reference in done:
                     self._take(reference)
+                self._end_late()
         except BaseException:
             self._cancel()
             raise
@@ -348,9 +359,22 @@ class Dispatcher:
                 f"no process of the cluster stays alive: {reason}",
                 next_step="look at Ray's own logs; too little memory is the usual cause",
             )
+        self._fail(cell, why)
+
+    def _fail(self, cell: Cell, why: str) -> None:
         record = store.Record(cell.method, cell.seed, cell.key, "failed", why)
         store.write_record(self.session.folder(cell), record)
+        shutil.rmtree(self.session.folder(cell) / store.UNKEPT, ignore_errors=True)
         self._finish(cell, record)
+
+    def _end_late(self) -> None:
+        """End the processes whose cell has taken too long: it has failed."""
+        limit = self.job.settings.get("time_limit") or math.inf
+        for reference, task in list(self.busy.items()):
+            if task.cell is not None and task.spent > limit:
+                del self.busy[reference]
+                ray.kill(task.worker)
+                self._fail(task.cell, f"it was not done after {limit:g} s (--time-limit)")
 
     def _cancel(self) -> None:
         """Say of every cell in work that it was interrupted, as a run on one machine does."""

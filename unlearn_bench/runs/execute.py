@@ -27,17 +27,16 @@ from unlearn_bench.errors import (
     DivergedError,
 )
 from unlearn_bench.runs import store
+from unlearn_bench.runs.children import end_children
 from unlearn_bench.runs.estimate import Estimate
 from unlearn_bench.runs.memory import return_memory
 from unlearn_bench.runs.plan import Cell, Plan
 from unlearn_bench.runs.progress import Reporter, Tick
+from unlearn_bench.runs.supervise import given_up
 from unlearn_bench.runs.time_left import TimeLeft
 from unlearn_bench.schema import FAILED, EditReport, ItemScore, Sample, Score
 
-CHECKPOINT = "checkpoint"  # an edited model that is kept
-UNKEPT = "edited"  # one that is deleted as soon as its cell has ended
 SECOND = "second_items.parquet"  # what the second scorer said of the same items
-CHILD_SECONDS = 5.0  # what a child process gets to end by itself
 Ended = TypeVar("Ended")
 
 
@@ -191,6 +190,7 @@ class Session:
         title = title or f"cell {self.begun}/{len(self.plan.cells)} {cell.label}"
         folder = self.folder(cell)
         found = self.stored(cell)
+        retry = retry and cell.key not in given_up()
         final = ("success",) if retry else ("success", *FAILED)
         if found is not None and found.status in final:
             done = "already done" if found.status == "success" else f"{found.status} before"
@@ -238,7 +238,7 @@ class Session:
         return self._guarded(work, compute)
 
     def _checkpoint(self, work: _Work) -> Path:
-        return work.folder / (CHECKPOINT if self.plan.keep_checkpoints else UNKEPT)
+        return work.folder / (store.CHECKPOINT if self.plan.keep_checkpoints else store.UNKEPT)
 
     def _begin(self, cell: Cell, title: str) -> _Work:
         started = store.Record(cell.method, cell.seed, cell.key, "started", started=_now())
@@ -257,7 +257,7 @@ class Session:
         try:
             found = store.read_record(folder, cell.key)
             if found is not None and found.status == "success":
-                shutil.rmtree(folder / UNKEPT, ignore_errors=True)
+                shutil.rmtree(folder / store.UNKEPT, ignore_errors=True)
             return found
         except CorruptDataError as error:
             place = store.set_aside(self.plan.output, folder)
@@ -303,7 +303,7 @@ class Session:
             return self._record(work, "failed", reason)
         finally:
             if not needed:
-                shutil.rmtree(work.folder / UNKEPT, ignore_errors=True)
+                shutil.rmtree(work.folder / store.UNKEPT, ignore_errors=True)
 
     def _conclude(self, work: _Work, scores: Sequence[Score]) -> CellResult:
         missing = self._unjudged(scores)
@@ -415,20 +415,6 @@ class Session:
             if self.steps is not None:
                 self.steps.close()
             end_children()
-
-
-def end_children() -> None:
-    """Ask every child process of this one to end, then kill those that stay."""
-    import psutil
-
-    children = psutil.Process().children(recursive=True)
-    for child in children:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            child.terminate()
-    _, alive = psutil.wait_procs(children, timeout=CHILD_SECONDS)
-    for child in alive:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            child.kill()
 
 
 def _sigterm_as_interrupt() -> contextlib.AbstractContextManager[None]:

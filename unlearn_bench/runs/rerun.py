@@ -11,11 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from unlearn_bench.errors import CorruptDataError, UnlearnBenchError, UsageError
-from unlearn_bench.runs.execute import CHECKPOINT
 from unlearn_bench.runs.plan import Cell, Plan
 from unlearn_bench.runs.progress import Reporter
 from unlearn_bench.runs.steps import ModelSteps
-from unlearn_bench.runs.store import cell_folder, read_record, read_samples, write_json
+from unlearn_bench.runs.store import (
+    CHECKPOINT,
+    cell_folder,
+    read_record,
+    read_samples,
+    write_json,
+)
 from unlearn_bench.runs.verify import Finding, some
 from unlearn_bench.schema import SCORED, Sample
 

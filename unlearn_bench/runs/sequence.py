@@ -16,7 +16,7 @@ from typing import Any
 from unlearn_bench.errors import CorruptDataError, UsageError
 from unlearn_bench.registry import Card
 from unlearn_bench.runs import store
-from unlearn_bench.runs.execute import CHECKPOINT, CellResult, Steps, open_session
+from unlearn_bench.runs.execute import CellResult, Steps, open_session
 from unlearn_bench.runs.plan import (
     CHECKPOINT_BYTES,
     Cell,
@@ -240,7 +240,7 @@ def _run_chain(
 
 def _drop_checkpoints(results: Sequence[CellResult]) -> None:
     for result in results:
-        shutil.rmtree(result.folder / CHECKPOINT, ignore_errors=True)
+        shutil.rmtree(result.folder / store.CHECKPOINT, ignore_errors=True)
 
 
 def _write_down(output: Path, cell: StageCell, status: store.CellStatus, reason: str) -> CellResult:
@@ -260,4 +260,4 @@ def _write_down(output: Path, cell: StageCell, status: store.CellStatus, reason:
 
 def checkpoint_of(output: Path, cell: Cell) -> Path:
     """Where a cell's edited model lies while it is kept."""
-    return store.cell_folder(output, cell.key, cell.method, cell.seed) / CHECKPOINT
+    return store.cell_folder(output, cell.key, cell.method, cell.seed) / store.CHECKPOINT

@@ -25,6 +25,8 @@ from unlearn_bench.errors import CorruptDataError, DiskFullError, UnlearnBenchEr
 from unlearn_bench.schema import ItemScore, Sample, Score, Status, TokenLikelihoods
 
 RECORD = "record.json"
+CHECKPOINT = "checkpoint"  # an edited model that is kept
+UNKEPT = "edited"  # one that is deleted as soon as its cell has ended
 FORMAT = 1
 CellStatus = Status | Literal["incomplete", "not_applicable", "not_run"]
 STATUSES = (

@@ -21,7 +21,7 @@ import torch
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 
-from unlearn_bench.errors import CorruptDataError, UnlearnBenchError, UsageError
+from unlearn_bench.errors import CorruptDataError, UnlearnBenchError
 from unlearn_bench.runs import store
 from unlearn_bench.runs.plan import Cell, Plan
 from unlearn_bench.runs.progress import Reporter, Tick
@@ -98,25 +98,6 @@ class SharedSteps(ModelSteps):
 
     def _place(self, cell: Cell) -> Path:
         return store.inside(self.plan.output, FOLDER, cell.key[:16])
-
-
-def is_launched() -> bool:
-    """Whether a launcher started this process as one of several, or the one of several."""
-    return {"WORLD_SIZE", "LOCAL_RANK"} <= os.environ.keys()
-
-
-def is_helper() -> bool:
-    """Whether the launcher made another process the main one."""
-    return is_launched() and os.environ.get("RANK", "0") != "0"
-
-
-def require_alone(command: str) -> None:
-    """Raise UsageError where a launcher started several processes: only `evaluate` shares work."""
-    if is_launched():
-        raise UsageError(
-            f"{command} decides by what it has evaluated, which several processes cannot share",
-            next_step=f"start unlearn-bench {command} by itself, without the launcher",
-        )
 
 
 def edit_together(resolve: Callable[[], Plan], reporter: Reporter) -> SharedSteps | None:
