@@ -77,6 +77,8 @@ class SmallSteps:
         self.calls: list[str] = []
         self.scorer_works = True
         self.saved = ""
+        self.divisor = 1
+        self.smallest_share = 4
 
     def prepare(self, tick: Any) -> None:
         self.calls.append("prepare")
@@ -116,6 +118,10 @@ class SmallSteps:
                 ItemScore("quiz", "toxicity", sample.item_id, "", toxicity, 1.0),
             )
         ]
+
+    def divide_batches(self, cell: Cell, half: str, divisor: int) -> str:
+        self.divisor = divisor
+        return f"a batch of {12 // divisor}" if divisor <= self.smallest_share else ""
 
     def describe(self, checkpoint: Path) -> dict[str, Any]:
         text = (checkpoint / "weights").read_bytes()

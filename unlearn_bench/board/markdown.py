@@ -68,6 +68,11 @@ def _bold(text: str, best: bool) -> str:
 def _notes(board: Board) -> list[str]:
     """What stands beside the overall score and TRACE's deltas."""
     notes = [*(overall_notes(board) if board.ranked else ()), *trace_notes(board)]
+    notes += [
+        f"{row.method}: {public_text(row.reason)}"
+        for row in board.shown_rows()
+        if row.status == "success" and row.reason
+    ]
     return ["", *(f"- {escape(note)}" for note in notes)] if notes else []
 
 

@@ -141,6 +141,9 @@ def _mean_row(rows: Sequence[Row]) -> Row:
     """Mean over the seeds that have scores; incomplete, with the reason, when some have none."""
     scored = [row for row in rows if row.scores]
     lost = [f"seed {row.seed} {row.status}" for row in rows if row.status != "success"]
+    remarks = [
+        f"seed {row.seed}: {row.reason}" for row in rows if row.status == "success" and row.reason
+    ]
     names = dict.fromkeys(name for row in scored for name in row.scores)
     status = "success" if not lost else "incomplete" if scored else rows[0].status
     return Row(
@@ -148,7 +151,7 @@ def _mean_row(rows: Sequence[Row]) -> Row:
         seed=MEAN,
         role=rows[0].role,
         status=status,
-        reason="; ".join(lost),
+        reason="; ".join((*lost, *remarks)),
         scores={
             name: over_seeds([row.scores[name] for row in scored if name in row.scores])
             for name in names

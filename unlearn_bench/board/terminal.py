@@ -44,9 +44,12 @@ def render_terminal(board: Board, width: int) -> Group:
     if board.ranked:
         notes += [Text(note, style="dim") for note in overall_notes(board)]
     notes += [
-        Text(f"{_name(row)}: {row.status}. {public_text(row.reason)}", style="red")
+        Text(
+            f"{_name(row)}: {row.status}. {public_text(row.reason)}",
+            style="dim" if row.status == "success" else "red",
+        )
         for row in rows
-        if row.status != "success"
+        if row.status != "success" or row.reason
     ]
     return Group(Text(f"{board.model}, suite {board.suite}", style="bold"), *tables, *notes)
 

@@ -76,6 +76,7 @@ class Engine(ABC):
     """
 
     name: str
+    batch_divisor = 1  # above 1 where memory is short: only one in so many of a batch at a time
 
     def __init__(self, dtype: str, device: str) -> None:
         self.dtype, self.device = dtype, device
@@ -115,7 +116,9 @@ class Engine(ABC):
         # No name here for the model: an exception that vLLM keeps from its start holds this frame.
         self._parts = load_model(checkpoint, dtype=self.score_dtype, device=self.device)
         self._require_finite()
-        self._scorer = LikelihoodScorer(self.model, tree=self._tree)
+        self._scorer = LikelihoodScorer(
+            self.model, tree=self._tree, batch_divisor=self.batch_divisor
+        )
         self._tree = self._scorer.tree
         self.checkpoint, self._expected = checkpoint, (found, memory_sha256(self.model))
         self._load_generator(checkpoint)

@@ -79,9 +79,12 @@ class LikelihoodScorer:
     not honour an explicit mask (or that post-process logits) fall back to plain scoring.
     """
 
-    def __init__(self, model: PreTrainedModel, *, tree: bool | None = None) -> None:
+    def __init__(
+        self, model: PreTrainedModel, *, tree: bool | None = None, batch_divisor: int = 1
+    ) -> None:
         self.model = multiply_with_onednn(model.eval())
         self.device = next(model.parameters()).device
+        self.batch_tokens = BATCH_TOKENS[self.device.type] // batch_divisor
         self.tree = self._tree_is_exact() if tree is None else tree
 
     def score(
@@ -105,7 +108,7 @@ class LikelihoodScorer:
         self, requests: Sequence[Request], group: Group
     ) -> Iterator[tuple[dict[int, Likelihood], int]]:
         trunk = self._trunk_cache(group.trunk)
-        for rows in batch_rows(group.rows, BATCH_TOKENS[self.device.type]):
+        for rows in batch_rows(group.rows, self.batch_tokens):
             hidden = self._hidden_states(rows, group.trunk, trunk)
             yield self._read_edges(requests, rows, hidden), sum(len(row.tokens) for row in rows)
 

@@ -26,7 +26,7 @@ class TransformersEngine(Engine):
     ) -> list[str]:
         """See Engine.generate. A sampled text depends on its batch's first seed and place."""
         texts: dict[int, str] = {}
-        for batch in _batches(requests):
+        for batch in _batches(requests, BATCH // self.batch_divisor):
             for index, text in zip(
                 batch, self._generate([requests[index] for index in batch]), strict=True
             ):
@@ -71,7 +71,7 @@ class TransformersEngine(Engine):
             "engine": self.name,
             "dtype": self.dtype,
             "device": self.device,
-            "batch": BATCH,
+            "batch": BATCH // self.batch_divisor,
             "transformers": metadata.version("transformers"),
             "torch": torch.__version__,
         }
@@ -92,7 +92,7 @@ def cut_at_stop(text: str, stop: Sequence[str]) -> str:
     return text
 
 
-def _batches(requests: Sequence[Generation]) -> Iterator[list[int]]:
+def _batches(requests: Sequence[Generation], size: int) -> Iterator[list[int]]:
     def settings(index: int) -> tuple[Any, ...]:
         request = requests[index]
         return (request.max_tokens, request.stop, request.temperature, request.top_p)
@@ -103,7 +103,7 @@ def _batches(requests: Sequence[Generation]) -> Iterator[list[int]]:
     )
     batch: list[int] = []
     for index in order:
-        if batch and (len(batch) == BATCH or settings(index) != settings(batch[0])):
+        if batch and (len(batch) == size or settings(index) != settings(batch[0])):
             yield batch
             batch = []
         batch.append(index)

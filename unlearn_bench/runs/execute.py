@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from unlearn_bench.compare.aggregate import aggregate
 from unlearn_bench.compare.agreement import AGREEMENT, agreements
@@ -29,13 +29,14 @@ from unlearn_bench.errors import (
 from unlearn_bench.runs import store
 from unlearn_bench.runs.children import end_children
 from unlearn_bench.runs.estimate import Estimate
-from unlearn_bench.runs.memory import return_memory
+from unlearn_bench.runs.memory import is_out_of_memory, return_memory
 from unlearn_bench.runs.plan import Cell, Plan
 from unlearn_bench.runs.progress import Reporter, Tick
 from unlearn_bench.runs.supervise import given_up
 from unlearn_bench.runs.time_left import TimeLeft
 from unlearn_bench.schema import FAILED, EditReport, ItemScore, Sample, Score
 
+SMALLEST_SHARE = 4  # of a batch, one in four, is the least that is tried where memory runs out
 SECOND = "second_items.parquet"  # what the second scorer said of the same items
 Ended = TypeVar("Ended")
 
@@ -57,6 +58,12 @@ class Steps(Protocol):
 
     def evaluate(self, cell: Cell, checkpoint: Path, tick: Tick) -> tuple[list[Sample], Any]:
         """Ask the suite's items of `checkpoint`; also return what proves which model answered."""
+
+    def divide_batches(self, cell: Cell, half: Half, divisor: int) -> str:
+        """Read only one in `divisor` of a batch's texts at a time in this half of this cell.
+
+        Returns how, in words; "" where the half has no batches that could be smaller.
+        """
 
     def score(self, samples: Sequence[Sample], tick: Tick) -> list[ItemScore]:
         """Judge the samples; NaN where the judge had no answer."""
@@ -84,6 +91,7 @@ class CellResult:
 
 
 Keep = Callable[[CellResult], None]
+Half = Literal["edit", "evaluate"]  # of a cell
 
 
 @dataclass(frozen=True)
@@ -97,6 +105,7 @@ class Edited:
     started: str
     files: dict[str, str]
     seconds: dict[str, float]
+    remark: str = ""
 
 
 @dataclass
@@ -109,6 +118,7 @@ class _Work:
     record: store.Record
     files: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    remark: str = ""  # what its reader has to know although it ended well
 
 
 def execute(
@@ -220,7 +230,8 @@ class Session:
 
         def compute(work: _Work, steps: Steps) -> Edited:
             self._edit(work, steps)
-            return Edited(steps.identify(), work.record.started, work.files, work.seconds)
+            identity, started = steps.identify(), work.record.started
+            return Edited(identity, started, work.files, work.seconds, work.remark)
 
         return self._guarded(work, compute, keep_checkpoint=True)
 
@@ -230,6 +241,7 @@ class Session:
         work = self._begin(cell, cell.label)
         work.record = replace(work.record, started=edited.started)
         work.files, work.seconds = dict(edited.files), dict(edited.seconds)
+        work.remark = edited.remark
 
         def compute(work: _Work, steps: Steps) -> CellResult:
             steps.adopt(self._checkpoint(work), edited.identity)
@@ -309,7 +321,7 @@ class Session:
         missing = self._unjudged(scores)
         status: store.CellStatus = "incomplete" if missing else "success"
         times = ", ".join(f"{name} {spent:.1f} s" for name, spent in work.seconds.items())
-        result = self._record(work, status, missing)
+        result = self._record(work, status, "; ".join(filter(None, (missing, work.remark))))
         told = (f"{work.title}: {status} ({times})", missing, self.reporter.outlook)
         self.reporter.say("; ".join(filter(None, told)))
         return result
@@ -344,8 +356,12 @@ class Session:
                 "determinants": cell.determinants,
             },
         )
-        with self._step(work, "edit") as tick:
-            report = steps.edit(cell, checkpoint, tick)
+
+        def edit(tick: Tick) -> EditReport:
+            shutil.rmtree(checkpoint, ignore_errors=True)  # a first attempt's
+            return steps.edit(cell, checkpoint, tick)
+
+        report = self._afford(work, steps, "edit", edit)
         return_memory()
         account = report.__dict__ | {
             "parameters_touched": report.parameters_touched,
@@ -355,14 +371,41 @@ class Session:
 
     def _ask(self, work: _Work, steps: Steps) -> CellResult:
         checkpoint = self._checkpoint(work)
-        with self._step(work, "evaluate") as tick:
-            samples, proof = steps.evaluate(work.cell, checkpoint, tick)
+        samples, proof = self._afford(
+            work, steps, "evaluate", lambda tick: steps.evaluate(work.cell, checkpoint, tick)
+        )
         work.files["samples.parquet"] = store.write_samples(
             work.folder / "samples.parquet", samples
         )
         facts = steps.describe(checkpoint) | {"load_proof": proof}
         self._write(work, "provenance.json", facts)
         return self._judge(work, steps, samples)
+
+    def _afford(
+        self, work: _Work, steps: Steps, half: Half, compute: Callable[[Tick], Ended]
+    ) -> Ended:
+        """`compute`; where memory runs out, again with smaller batches, twice at most."""
+        divisor = 1
+        while True:
+            how = steps.divide_batches(work.cell, half, divisor)
+            try:
+                with self._step(work, half) as tick:
+                    ended = compute(tick)
+            except Exception as error:
+                if divisor == SMALLEST_SHARE or not is_out_of_memory(error):
+                    raise
+                if not steps.divide_batches(work.cell, half, 2 * divisor):
+                    raise
+                why = str(error).partition("\n")[0] or type(error).__name__
+            else:
+                if divisor > 1:
+                    work.remark = f"memory ran out at the {half}, which was then done with {how}"
+                return ended
+            # Here, where the error is gone, so are its frames and the tensors that they held.
+            divisor *= 2
+            steps.reset()
+            return_memory()
+            self.reporter.say(f"{work.title}: {half} again with smaller batches: {why}")
 
     def _judge_again(self, work: _Work, steps: Steps) -> CellResult:
         """Values were missing: the model's answers are stored, only the judging is repeated."""

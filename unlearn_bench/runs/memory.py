@@ -14,6 +14,7 @@ from unlearn_bench.runs.progress import Tick
 TRIM_THRESHOLD, NEVER_TRIM = -1, (1 << 31) - 1
 MMAP_THRESHOLD, LARGE_BLOCK = -3, 64 << 20
 TRIM_EVERY = 4  # training steps
+NO_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "bad_alloc")
 
 
 def reuse_memory() -> None:
@@ -26,6 +27,13 @@ def reuse_memory() -> None:
         library = ctypes.CDLL("libc.so.6")
         library.mallopt(MMAP_THRESHOLD, LARGE_BLOCK)
         library.mallopt(TRIM_THRESHOLD, NEVER_TRIM)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that no memory is left, in whichever library's words."""
+    if isinstance(error, RuntimeError | OSError):  # torch's own, for a GPU, is a RuntimeError
+        return any(words in str(error).lower() for words in NO_MEMORY)
+    return isinstance(error, MemoryError)
 
 
 def return_memory() -> None:

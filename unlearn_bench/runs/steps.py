@@ -19,6 +19,7 @@ from unlearn_bench.models.load import load_model, save_model
 from unlearn_bench.protocols.catalog import Protocol, tasks_under_target
 from unlearn_bench.protocols.harness import asked_positions
 from unlearn_bench.protocols.scoring import score_samples
+from unlearn_bench.runs.execute import Half
 from unlearn_bench.runs.judge import Judge, judged_items
 from unlearn_bench.runs.memory import return_memory, reuse_memory, trimmed
 from unlearn_bench.runs.plan import Cell, Plan, needs_exact
@@ -51,6 +52,7 @@ class ModelSteps:
         self._engine: Engine | None = None
         self._saved = ""  # fingerprint of the running cell's checkpoint, taken as it was written
         self._tasks: dict[str, Any] | None = None
+        self._divisors: dict[tuple[str, Half], int] = {}  # of batches, by cell
 
     def prepare(self, tick: Tick) -> None:
         """Train the target, and the exact model of every cell that needs one, unless cached.
@@ -129,11 +131,27 @@ class ModelSteps:
         retrained = exact() if exact and needs_exact(card) else None
         # On CPU a loaded model is its file, mapped: what nobody reads before the end costs nothing.
         before = dict(load_model(start)[0].named_parameters())
-        report = edit_model(card, context, dict(cell.options), before=before)
+        options = in_parts(cell.options, self._divisor(cell, "edit"))
+        report = edit_model(card, context, options or cell.options, before=before)
         if is_main():
             save_model(context.model, tokenizer, checkpoint, source=start)
             self._saved = fingerprint(checkpoint)
         return _with_training_cost(report, retrained) if retrained else report
+
+    def divide_batches(self, cell: Cell, half: Half, divisor: int) -> str:
+        """Read only one in `divisor` of a batch's texts at a time in this half of this cell.
+
+        A training makes as many passes per step more. Returns how, in words; "" where there are no
+        batches, or none that can be divided so.
+        """
+        self._divisors[cell.key, half] = divisor
+        if half == "evaluate":
+            return f"batches of 1/{divisor} of the usual size"
+        named = in_parts(cell.options, divisor)
+        return f"batch_size={named['batch_size']} accumulate={named['accumulate']}" if named else ""
+
+    def _divisor(self, cell: Cell, half: Half) -> int:
+        return self._divisors.get((cell.key, half), 1)
 
     def identify(self) -> str:
         """The fingerprint of the checkpoint that `edit` wrote last, taken as it was written."""
@@ -195,6 +213,7 @@ class ModelSteps:
     ) -> tuple[list[Sample], LoadProof]:
         if self._engine is None:
             self._engine = open_engine(self.plan.engine, self.plan.dtype)
+        self._engine.batch_divisor = self._divisor(cell, "evaluate")
         tick("load the checkpoint", 0, 0)
         proof = self._engine.load(checkpoint, self._saved)
         samples = evaluate(
@@ -301,6 +320,19 @@ class ModelSteps:
         """Release the engine and the tasks."""
         self.reset()
         self._tasks = None
+
+
+def in_parts(options: Mapping[str, Any], divisor: int) -> dict[str, Any]:
+    """A step of as many texts in `divisor` times as many passes; {} where it has no such batches.
+
+    Other texts of like length then stand together in a batch, so the model is not the same to the
+    digit: what was done is in its cell's account and remark.
+    """
+    size = options.get("batch_size", 0)
+    if not size or size % divisor:
+        return {}
+    passes = options["accumulate"] * divisor
+    return {**options, "batch_size": size // divisor, "accumulate": passes}
 
 
 def _with_training_cost(report: EditReport, exact: Path) -> EditReport:

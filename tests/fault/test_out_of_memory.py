@@ -1,0 +1,185 @@
+"""Memory that runs out in a cell: twice again with smaller batches, then the cell has failed."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.unit.run_doubles import SmallSteps, cell, plan
+from tests.unit.test_execute import Screen
+from unlearn_bench.board.publish import publish
+from unlearn_bench.runs.execute import CellResult, execute
+from unlearn_bench.runs.memory import is_out_of_memory
+from unlearn_bench.runs.steps import in_parts
+
+ROOT = Path(__file__).parents[2]
+
+
+class Scarce(SmallSteps):
+    """Has memory for one in `enough` of a batch in the named half of the cell npo."""
+
+    def __init__(self, half: str, enough: int, error: Exception | None = None) -> None:
+        super().__init__()
+        self.half, self.enough, self.error = half, enough, error or MemoryError("no room")
+
+    def edit(self, cell: Any, checkpoint: Path, tick: Any) -> Any:
+        made = super().edit(cell, checkpoint, tick)
+        self._spend("edit", cell)
+        return made
+
+    def evaluate(self, cell: Any, checkpoint: Path, tick: Any) -> Any:
+        self._spend("evaluate", cell)
+        return super().evaluate(cell, checkpoint, tick)
+
+    def _spend(self, half: str, cell: Any) -> None:
+        if half == self.half and cell.method == "npo" and self.divisor < self.enough:
+            raise self.error
+
+
+def run(output: Path, steps: SmallSteps) -> list[CellResult]:
+    return execute(plan(output, cell("noop"), cell("npo"), cell("last")), lambda: steps, Screen())
+
+
+@pytest.mark.parametrize("enough", [2, 4])
+@pytest.mark.parametrize("half", ["edit", "evaluate"])
+def test_smaller_batches_are_tried_and_the_record_says_so(
+    tmp_path: Path, half: str, enough: int
+) -> None:
+    """12 texts at a time were too many, 12 / enough are not. Other cells keep their batches."""
+    steps = Scarce(half, enough)
+    results = run(tmp_path, steps)
+    assert [one.record.status for one in results] == ["success"] * 3
+    how = f"memory ran out at the {half}, which was then done with a batch of {12 // enough}"
+    assert [one.record.reason for one in results] == ["", how, ""]
+    assert steps.divisor == 1
+
+
+def test_the_boards_say_so_too(tmp_path: Path) -> None:
+    whole = plan(tmp_path, cell("noop"), cell("npo"))
+    board, paths = publish(whole, execute(whole, lambda: Scarce("edit", 2), Screen()))
+    (page,) = (path for path in paths if path.suffix == ".md")
+    assert "npo: memory ran out at the edit" in page.read_text()
+    assert {row.method: bool(row.reason) for row in board.rows} == {"noop": False, "npo": True}
+
+
+@pytest.mark.parametrize("half", ["edit", "evaluate"])
+def test_after_two_attempts_the_cell_has_failed_and_the_others_go_on(
+    tmp_path: Path, half: str
+) -> None:
+    steps = Scarce(half, 8)
+    results = run(tmp_path, steps)
+    assert [one.record.status for one in results] == ["success", "failed", "success"]
+    assert results[1].record.reason == "MemoryError: no room"
+    assert steps.calls.count("edit npo 0") == (3 if half == "edit" else 1)
+
+
+def test_where_nothing_gets_smaller_it_fails_at_once(tmp_path: Path) -> None:
+    steps = Scarce("edit", 2)
+    steps.smallest_share = 1
+    results = run(tmp_path, steps)
+    assert results[1].record.status == "failed"
+    assert steps.calls.count("edit npo 0") == 1
+
+
+def test_another_error_is_not_tried_again(tmp_path: Path) -> None:
+    steps = Scarce("edit", 2, RuntimeError("shapes do not match"))
+    results = run(tmp_path, steps)
+    assert results[1].record.reason == "RuntimeError: shapes do not match"
+    assert steps.calls.count("edit npo 0") == 1
+
+
+def test_torch_and_python_both_say_it() -> None:
+    """What really comes of an allocation that no machine can serve."""
+    with pytest.raises(RuntimeError) as torchs:
+        torch.empty(2**60, dtype=torch.uint8)
+    with pytest.raises(MemoryError) as pythons:
+        bytearray(2**62)
+    assert is_out_of_memory(torchs.value)
+    assert is_out_of_memory(pythons.value)
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"))
+    assert not is_out_of_memory(RuntimeError("shapes do not match"))
+
+
+@pytest.mark.parametrize(
+    ("options", "divisor", "expected"),
+    [
+        ({"batch_size": 16, "accumulate": 1}, 2, {"batch_size": 8, "accumulate": 2}),
+        ({"batch_size": 4, "accumulate": 3}, 4, {"batch_size": 1, "accumulate": 12}),
+        ({"batch_size": 6, "accumulate": 1}, 4, {}),
+        ({"strength": 1.0}, 2, {}),
+    ],
+)
+def test_a_step_reads_the_same_texts_in_more_passes(
+    options: dict[str, Any], divisor: int, expected: dict[str, Any]
+) -> None:
+    assert in_parts(options, divisor) == expected
+
+
+# Allocates `mib` for every text of a batch, where the process may have 1.5 GiB more than it has.
+GREEDY = '''
+from __future__ import annotations
+
+import resource
+
+import psutil
+import torch
+
+from unlearn_bench.registry import method
+
+HARD = resource.getrlimit(resource.RLIMIT_AS)[1]
+
+
+@method("{name}", paper="none", kind="loss", needs=("forget",), targets=("*",), zero={{"steps": 0}},
+        training={{"batch_size": 16, "steps": 2}})
+def {name}(batch, policy, reference):
+    """Needs as much memory as its batch has texts."""
+    forget = batch.forget
+    room = psutil.Process().memory_info().vms + 1536 * 2**20
+    resource.setrlimit(resource.RLIMIT_AS, (room, HARD))
+    try:
+        torch.empty(len(forget.ids), {mib} * 2**20, dtype=torch.uint8)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (HARD, HARD))
+    logits = policy(input_ids=forget.input_ids, attention_mask=forget.attention_mask).logits
+    return logits.square().mean()
+'''
+
+
+@pytest.mark.slow
+def test_a_real_run_under_a_real_limit(tmp_path: Path, long_tiny_folder: Path) -> None:
+    """16 texts of 128 MiB are too many for 1.5 GiB, 8 are not; of 2 GiB even 4 are."""
+    files = []
+    for name, mib in (("greedy", 128), ("hopeless", 2048)):
+        files.append(tmp_path / f"{name}.py")
+        files[-1].write_text(GREEDY.format(name=name, mib=mib))
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "unlearn_bench", "evaluate"),
+            *("--methods", ",".join(["noop", *map(str, files)])),
+            *("--target", str(long_tiny_folder), "--suite", "smoke", "--tasks", "fur"),
+            *("--engine", "transformers", "--scorer", "profanity_check", "--offline"),
+            *("--output", str(tmp_path / "out"), "--leaderboards", str(tmp_path / "boards")),
+        ],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    (table,) = (tmp_path / "boards").rglob("*.csv")
+    rows = {row["method"]: row for row in csv.DictReader(table.open())}
+    assert {name: row["status"] for name, row in rows.items()} == {
+        "noop": "success", "greedy": "success", "hopeless": "failed",
+    }  # fmt: skip
+    assert rows["greedy"]["reason"].endswith("done with batch_size=8 accumulate=2")
+    assert "can't allocate memory" in rows["hopeless"]["reason"]
+    (account,) = (tmp_path / "out").glob("cells/*-greedy-s0/account.json")
+    options = json.loads(account.read_text())["options"]
+    assert (options["batch_size"], options["accumulate"]) == (8, 2)
