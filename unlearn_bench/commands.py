@@ -388,5 +388,7 @@ def _effect(entry: Detectable) -> str:
     if math.isinf(entry.effect):
         return "none is seen: too few groups"
     size = f"{entry.effect:.0%} of the value" if entry.relative else f"{entry.effect:.3f}"
+    if not entry.source:
+        return f"at most {size}: no run has measured how much it varies"
     pairs = f"{entry.pairs} pair{'s' if entry.pairs > 1 else ''} of models"
     return f"{size:<16} from {pairs} on {entry.source}"

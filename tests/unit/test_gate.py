@@ -280,9 +280,9 @@ def test_clusters_are_what_counts() -> None:
 
 def test_several_seeds_keep_the_exact_test() -> None:
     """Two seeds on each side, four items that all lose: the bootstrap alone would be sure."""
-    models = [np.zeros(4), np.zeros(4), np.ones(4), np.ones(4)]
+    models = [np.zeros(4), np.full(4, 0.01), np.ones(4), np.full(4, 1.01)]
     found = measure_loss(column(*models), 2, "higher", Margin(0.0), 1000)
-    assert found.found.test == "hierarchical bootstrap"
+    assert found.found.test == "bootstrap, t over seeds"
     assert found.found.p < 0.01
     assert found.p == pytest.approx(2**-4)
 

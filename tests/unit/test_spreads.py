@@ -188,8 +188,22 @@ def test_a_columns_items_and_groups_are_those_of_the_documents_that_have_it(
     assert (forget.items, forget.clusters, forget.pairs) == (8, 7, 9)
     assert forget.effect == minimum_detectable_effect(0.5, 7)
     assert (neighbour.items, neighbour.clusters) == (3, 3)
-    assert math.isnan(neighbour.effect)
+    assert math.isinf(neighbour.effect)  # three subjects are too few, whatever the spread
+    assert neighbour.source == ""
     assert found["fur.update_efficacy"].items == 0
+
+
+def test_where_nobody_measured_a_share_has_the_largest_spread_there_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Differences in [−1, 1]: sd at most 1, so (1.96 + 0.8416)/√25 and one item of 25: 0.600."""
+    monkeypatch.setattr(detectable, "read_spreads", dict)
+    own, asked = list_protocols()["gsm8k"], {"gsm8k": [{"id": str(n)} for n in range(25)]}
+    found = {entry.column: entry for entry in detectable.effects_of_task(own, asked)}
+    assert found["gsm8k.exact_match_flexible"].effect == pytest.approx(0.600, abs=5e-4)
+    own, asked = list_protocols()["wikitext"], {"wikitext": [{"id": str(n)} for n in range(25)]}
+    (perplexity,) = detectable.effects_of_task(own, asked)
+    assert math.isnan(perplexity.effect)
 
 
 def test_of_two_parts_that_fit_a_name_the_longer_is_meant() -> None:
@@ -215,6 +229,7 @@ def test_the_dry_run_says_it_in_one_table(monkeypatch: pytest.MonkeyPatch, tmp_p
         detectable.Detectable("wikitext.b", 28, 28, 0.023, True, "wikitext_mini", 1),
         detectable.Detectable("fur.c", 13, 3, math.inf, False, "fur", 20),
         detectable.Detectable("gsm8k.d", 6, 6),
+        detectable.Detectable("gsm8k.e", 9, 9, 0.9),
     ]
     monkeypatch.setattr(detectable, "detectable_effects", lambda own: entries)
     console = Console(width=200, record=True, file=io.StringIO())
@@ -226,4 +241,5 @@ def test_the_dry_run_says_it_in_one_table(monkeypatch: pytest.MonkeyPatch, tmp_p
         "seen wikitext.b 28 items 28 groups 2% of the value from 1 pair of models on wikitext_mini",
         "seen fur.c 13 items 3 groups none is seen: too few groups",
         "seen gsm8k.d 6 items 6 groups not known: no run has measured how much it varies",
+        "seen gsm8k.e 9 items 9 groups at most 0.900: no run has measured how much it varies",
     ]

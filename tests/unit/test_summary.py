@@ -176,7 +176,7 @@ def test_every_seed_is_measured_by_its_own_ends() -> None:
     assert mean.calibrated["facts.forget_strength"].value == pytest.approx(0.75)
     assert mean.overall is not None
     assert mean.overall.value == pytest.approx((2 / 3 + 1) / 2)
-    assert (mean.overall.low, mean.overall.high) == (pytest.approx(2 / 3), pytest.approx(1.0))
+    assert (mean.overall.low, mean.overall.high) == (0.0, 1.0)  # two seeds leave all open
 
 
 def test_where_the_exact_model_is_the_target_nothing_is_calibrated() -> None:

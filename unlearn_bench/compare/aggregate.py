@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from unlearn_bench.compare.columns import Column, Floats, align
 from unlearn_bench.compare.intervals import bootstrap, can_resample, interval
 from unlearn_bench.compare.reductions import pairs_won, reduce_models
+from unlearn_bench.compare.resample import homes_of_clusters
 from unlearn_bench.errors import UnlearnBenchError
 from unlearn_bench.schema import ItemScore, Score
 
@@ -78,9 +79,10 @@ def standard_error(column: Column) -> float:
 
     For r = Σa/Σw (a mean has w = 1) the residuals e = a − r·w are summed per cluster, and
     var(r) = C/(C − 1) · Σ_c (Σ_c e)² / (Σw)² (Cochran 1977, eq. 6.13, for C clusters; with one item
-    each and w = 1 this is sd²/n). Perplexities by the delta method; strata are independent, so
-    the variances of their means add; an area as DeLong et al. 1988 with each item's share of won
-    pairs in place of e (Obuchowski 1997 for clusters); the largest group and the gap by bootstrap.
+    each and w = 1 this is sd²/n). Perplexities by the delta method; strata are independent,
+    so the variances of their means add, unless clusters lie in several: then e of all strata are
+    summed per cluster; an area as DeLong et al. 1988 with each item's share of won pairs in place
+    of e (Obuchowski 1997 for clusters); the largest group and the gap by bootstrap.
     """
     if not can_resample(column):
         return math.nan
@@ -92,11 +94,7 @@ def standard_error(column: Column) -> float:
         scale = reduce_models(column)[0] if column.reduce == "weighted_exp" else 1 / math.log(2)
         return float(scale * error)
     if column.reduce == "macro_mean":
-        strata = [column.strata == stratum for stratum in np.unique(column.strata)]
-        errors = [
-            _ratio_error(values[own], np.ones(own.sum()), column.clusters[own]) for own in strata
-        ]
-        return math.sqrt(sum(error**2 for error in errors)) / len(strata)
+        return _macro_error(column)
     if column.reduce == "auc":
         return _area_error(column)
     (drawn,) = bootstrap(column, [range(1)], RESAMPLES)
@@ -107,6 +105,18 @@ def _ratio_error(values: Floats, weights: Floats, clusters: NDArray[np.int64]) -
     total = weights.sum()
     residuals = values - values.sum() / total * weights
     return _clustered(residuals, clusters) / float(total)
+
+
+def _macro_error(column: Column) -> float:
+    counts = np.bincount(column.strata)
+    means = np.bincount(column.strata, weights=column.values[0]) / counts
+    residuals = (column.values[0] - means[column.strata]) / counts[column.strata]
+    homes = homes_of_clusters(column)[column.clusters]
+    parts = [
+        _clustered(residuals[homes == home], column.clusters[homes == home])
+        for home in np.unique(homes)
+    ]
+    return math.hypot(*parts) / len(counts)
 
 
 def _clustered(residuals: Floats, clusters: NDArray[np.int64]) -> float:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -110,27 +110,29 @@ def calibrate(metric: Metric, form: Form, own: Rows, target: Rows, exact: Rows) 
 def over_seeds(seeds: Sequence[Calibrated]) -> Calibrated:
     """One metric over several seeds: the mean of the seeds' values that are not missing.
 
-    Its interval draws items and seeds again together, each seed against its own target and exact
-    model.
+    Its interval has items drawn again and Student's t over the seeds, each against its own target
+    and exact model.
     """
     known = [seed for seed in seeds if not math.isnan(seed.value)]
     if not known:
         return seeds[0]
     value = sum(seed.value for seed in known) / len(known)
     drawn = draw_over_seeds([seed.drawn for seed in known])
-    return Calibrated(known[0].form, value, *middle(drawn), drawn=drawn)
+    low, high = middle(drawn)
+    return Calibrated(known[0].form, value, low, min(high, 1.0), drawn=drawn)
 
 
 def draw_over_seeds(seeds: Sequence[Floats | None]) -> Floats | None:
     """(resamples,) of the mean over seeds, from each one's; None where one has none.
 
-    Which seeds are drawn depends on their number alone, so it is the same for every metric.
+    The seeds' weights depend on their number alone, so they are the same for every metric. Some
+    draws may lie beyond the scale's end, where three seeds leave all open.
     """
     known = [drawn for drawn in seeds if drawn is not None]
     if len(known) < len(seeds):
         return None
-    shares = draw_seeds(len(known), RESAMPLES, np.random.default_rng(len(known)))
-    mean: Floats = (np.stack(known, axis=1) * shares).sum(axis=1)
+    weights = draw_seeds(len(known), RESAMPLES, np.random.default_rng(len(known)))
+    mean: Floats = (np.stack(known, axis=1) * weights).sum(axis=1)
     return mean
 
 
@@ -164,9 +166,11 @@ def _no_distance(metric: Metric, targets: Sequence[Rows], exacts: Sequence[Rows]
     column = align(metric.reduce, [*targets, *exacts], names)
     if not can_resample(column):
         return "too few items to tell the exact model from the target"
-    sides = [range(len(targets)), range(len(targets), len(names))]
-    there, best = (reduce_models(column)[list(side)].mean() for side in sides)
-    one, other = bootstrap(column, sides, RESAMPLES)
+    # These are the ends of a scale, whatever other seeds would give: the noise is the items' alone.
+    halves = np.split(column.values, [len(targets)])
+    column = replace(column, values=np.array([side.mean(axis=0) for side in halves]))
+    there, best = reduce_models(column)
+    one, other = bootstrap(column, [range(1), range(1, 2)], RESAMPLES)
     noise = _reach(column) * float((one - other).std(ddof=1))
     if abs(there - best) > noise:
         return ""

@@ -27,8 +27,9 @@ class Column:
 
     values: (m, n) float64, without NaN. weights: (n,) float64. strata, clusters: (n,) int64,
     numbered from 0. Items of one stratum are reduced together; items of one cluster are drawn
-    together, since what a model knows of one subject it learned from one text. A cluster lies in
-    one stratum. missing: items left out because one of the models has no value there.
+    together, since what a model knows of one subject it learned from one text. A cluster may have
+    items in several strata: one request under many templates. missing: items left out because one
+    of the models has no value there.
     """
 
     reduce: str
@@ -63,7 +64,7 @@ def align(reduce: str, models: Sequence[Sequence[ItemScore]], names: Sequence[st
         values=np.array([[table[item].value for item in kept] for table in tables], np.float64),
         weights=np.array([row.weight for row in rows], np.float64),
         strata=_numbered(strata),
-        clusters=_numbered([f"{row.group}\n{row.cluster or row.item_id}" for row in rows]),
+        clusters=_numbered([row.cluster or f"{row.group}\n{row.item_id}" for row in rows]),
         missing=len(first) - len(kept),
     )
 

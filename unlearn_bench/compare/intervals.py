@@ -10,7 +10,14 @@ import numpy as np
 
 from unlearn_bench.compare.columns import Column, Floats
 from unlearn_bench.compare.reductions import reduce_models
-from unlearn_bench.compare.resample import draw_items, draw_seeds, seeded, smallest_stratum
+from unlearn_bench.compare.resample import (
+    draw_items,
+    draw_seeds,
+    draw_unseen,
+    draw_widening,
+    seeded,
+    smallest_stratum,
+)
 
 RESAMPLES = 10_000
 LEVEL = 0.95
@@ -29,9 +36,10 @@ class Interval:
 def interval(column: Column, resamples: int = RESAMPLES) -> Interval:
     """The mean over the column's models (seeds of one method), with its interval.
 
-    Items are drawn in their clusters, the same for all seeds, and seeds above them (hierarchical
-    bootstrap, percentiles; with one seed its training noise is unknown and not in the interval). A
-    share of one seed has Wilson's interval, which does not shrink to a point where all items agree.
+    Items are drawn in their clusters, the same for all seeds, with Student's t for the seeds
+    (percentiles; with one seed its training noise is unknown and not in the interval), cut where
+    the metric ends. A share of one seed has Wilson's interval, which does not shrink to a point
+    where all items agree.
     """
     value = float(reduce_models(column).mean()) if column.weights.size else math.nan
     if not can_resample(column):
@@ -40,7 +48,19 @@ def interval(column: Column, resamples: int = RESAMPLES) -> Interval:
     if share and (len(column.values) == 1 or value in (0, 1)):
         return wilson(value, effective_size(column))
     drawn = bootstrap(column, [range(len(column.values))], resamples)[0]
-    return Interval(value, *ends(drawn))
+    low, high = ends(drawn)
+    return Interval(value, max(low, least(column)), min(high, most(column)))
+
+
+def least(column: Column) -> float:
+    """Below which the metric cannot be, as far as its items tell: 0, or nothing."""
+    return 0.0 if column.reduce == "weighted_exp" or column.values.min() >= 0 else -math.inf
+
+
+def most(column: Column) -> float:
+    """Above which it cannot be: 1 for a mean of shares."""
+    share = column.reduce in ("mean", "macro_mean") and column.values.min() >= 0
+    return 1.0 if share and column.values.max() <= 1 else math.inf
 
 
 def can_resample(column: Column) -> bool:
@@ -53,15 +73,38 @@ def can_resample(column: Column) -> bool:
 
 
 def bootstrap(column: Column, sides: Sequence[range], resamples: int) -> list[Floats]:
-    """Per side (resamples,) of the mean over its seeds: the same items drawn for all models."""
+    """Per side (resamples,) of the mean over its seeds: the same items drawn for all models.
+
+    What other seeds would give is in it wherever a side has several. A side of one seed beside such
+    sides is taken to spread as they do on average. What seeds answer otherwise item by item is
+    counted twice, as the items' and as the seeds': taking it out leaves two and three seeds with
+    too many false alarms, since it is known as badly as they are (docs/design/statistics.md).
+    """
     generator = seeded(column)
     blocks = [reduce_models(column, counts) for counts in draw_items(column, resamples, generator)]
-    drawn = np.concatenate(blocks, axis=1)
+    drawn = np.concatenate(blocks, axis=1).T
+    several = [list(side) for side in sides if len(side) > 1]
+    widening = None
+    if len(sides) == 2 and several:
+        freedom = _freedom([reduce_models(column)[side] for side in several])
+        widening = draw_widening(freedom, resamples, generator)
     means = []
     for side in sides:
-        shares = draw_seeds(len(side), resamples, generator)
-        means.append((drawn[list(side)].T * shares).sum(axis=1))
+        weights = draw_seeds(len(side), resamples, generator, widening)
+        mean = (drawn[:, list(side)] * weights).sum(axis=1)
+        for other in several if len(side) == 1 else ():
+            weights = draw_unseen(len(other), resamples, generator, widening)
+            mean += (drawn[:, other] * weights).sum(axis=1) / math.sqrt(len(several))
+        means.append(mean)
     return means
+
+
+def _freedom(sides: Sequence[Floats]) -> float:
+    """Degrees of freedom of a difference whose sides' seeds spread unlike (Welch 1947, eq. 17)."""
+    variances = np.array([values.var(ddof=1) / len(values) for values in sides])
+    degrees = np.array([len(values) - 1 for values in sides])
+    square = float((variances**2 / degrees).sum())
+    return float(variances.sum() ** 2 / square) if square > 0 else float(degrees.sum())
 
 
 def ends(drawn: Floats) -> tuple[float, float]:
@@ -93,4 +136,5 @@ def wilson(share: float, size: float) -> Interval:
     square = NORMAL**2 / size
     middle = (share + square / 2) / (1 + square)
     half = NORMAL / (1 + square) * math.sqrt(share * (1 - share) / size + square / (4 * size))
-    return Interval(share, max(0.0, middle - half), min(1.0, middle + half))
+    # Of a share of 0 or 1 rounding could leave the end on the wrong side of the value.
+    return Interval(share, max(0.0, min(middle - half, share)), min(1.0, max(middle + half, share)))

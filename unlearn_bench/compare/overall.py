@@ -122,12 +122,12 @@ def overall(
 
 
 def overall_of_seeds(seeds: Sequence[Overall]) -> Overall:
-    """The mean over the seeds that have one; the interval draws items and seeds together."""
+    """The mean over the seeds that have one; its interval knows no more than so many seeds say."""
     known = [seed for seed in seeds if not math.isnan(seed.value)]
     if not known:
         return seeds[0]
     drawn = draw_over_seeds([seed.drawn for seed in known])
-    low, high = middle(drawn)
+    low, high = (float(end) for end in np.clip(middle(drawn), 0, 1))
     return Overall(
         value=sum(seed.value for seed in known) / len(known),
         gain=sum(seed.gain for seed in known) / len(known),

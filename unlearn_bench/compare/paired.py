@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from unlearn_bench.compare.reductions import reduce_models
 from unlearn_bench.compare.resample import draw_swaps, seeded
 
 MCNEMAR, SWAPS = "McNemar, exact", "label swap"  # the tests of one model against another
+SEEDS = "bootstrap, t over seeds"  # of several seeds that differ
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,9 @@ def compare(column: Column, first: int, resamples: int = RESAMPLES) -> Compariso
     One seed on each side: p is McNemar's exact where every value is 0 or 1 and every item stands
     alone (McNemar 1947), otherwise that of swapping the two models' labels cluster by cluster,
     which is exact for every metric if the models are alike: all swaps where they are few, else
-    `resamples` of them. Several seeds: p is the bootstrap's, twice the smaller share of
-    resampled differences on one side of 0, since then a method is more than its items.
+    `resamples` of them. So it is for several seeds that all gave the same. Otherwise a method is
+    more than its items: p is twice the smaller share, on one side of 0, of differences with the
+    items drawn again and Student's t for the seeds (`resample.draw_seeds`).
     """
     count, models = column.weights.size, len(column.values)
     clusters = int(column.clusters.max()) + 1 if count else 0
@@ -55,10 +57,10 @@ def compare(column: Column, first: int, resamples: int = RESAMPLES) -> Compariso
     if can_resample(column):
         one, other = bootstrap(column, sides, resamples)
         low, high = ends(one - other)
-        if models == 2:
-            p, test = _test_single(column, here - there, resamples)
+        if all((column.values[list(side)] == column.values[side[0]]).all() for side in sides):
+            p, test = _test_single(one_seed(column, sides), here - there, resamples)
         else:
-            p, test = _share_beyond(one - other), "hierarchical bootstrap"
+            p, test = _share_beyond(one - other), SEEDS
     return Comparison(
         first=here,
         second=there,
@@ -71,6 +73,11 @@ def compare(column: Column, first: int, resamples: int = RESAMPLES) -> Compariso
         clusters=clusters,
         missing=column.missing,
     )
+
+
+def one_seed(column: Column, sides: Sequence[range]) -> Column:
+    """The column with the first model of every side alone."""
+    return replace(column, values=column.values[[side[0] for side in sides]])
 
 
 def _share_beyond(drawn: Floats) -> float:

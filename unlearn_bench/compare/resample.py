@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 from numpy.random import Generator
+from numpy.typing import NDArray
 
 from unlearn_bench.compare.columns import Column, Floats
 
@@ -16,26 +17,60 @@ BLOCK = 500  # resamples at a time: their counts of items are held together
 def draw_items(column: Column, resamples: int, generator: Generator) -> Iterator[Floats]:
     """Blocks (at most BLOCK, n) of how often each item is counted, `resamples` rows in all.
 
-    Clusters are drawn with replacement within their stratum, k − 1 of k: so the spread of a mean
-    over resamples is its unbiased standard error for few clusters too, where drawing k is too
-    narrow by (k − 1)/k (Rao and Wu 1988, JASA 83:231, with their m = k − 1).
+    Clusters are drawn with replacement within their stratum, or all together where some lie in
+    several, k − 1 of k: so the spread of a mean over resamples is its unbiased standard error for
+    few clusters too, where drawing k is too narrow by (k − 1)/k (Rao and Wu 1988, JASA 83:231, with
+    their m = k − 1).
     """
-    homes = np.zeros(int(column.clusters.max()) + 1, np.int64)
-    homes[column.clusters] = column.strata
+    homes = homes_of_clusters(column)
     for start in range(0, resamples, BLOCK):
         rows = min(BLOCK, resamples - start)
         drawn = np.zeros((rows, len(homes)))
-        for stratum in range(int(homes.max()) + 1):
-            own = np.flatnonzero(homes == stratum)
+        for home in range(int(homes.max()) + 1):
+            own = np.flatnonzero(homes == home)
             chance = np.full(len(own), 1 / len(own))
             drawn[:, own] = generator.multinomial(max(len(own) - 1, 1), chance, size=rows)
         yield drawn[:, column.clusters]
 
 
-def draw_seeds(seeds: int, resamples: int, generator: Generator) -> Floats:
-    """(resamples, seeds) shares of each seed in a mean: k − 1 of k drawn, for the same reason."""
-    drawn = max(seeds - 1, 1)
-    return generator.multinomial(drawn, np.full(seeds, 1 / seeds), size=resamples) / drawn
+def homes_of_clusters(column: Column) -> NDArray[np.int64]:
+    """(C,) of each cluster the number of its stratum; 0 of all, where some lie in several."""
+    homes = np.zeros(int(column.clusters.max()) + 1, np.int64)
+    homes[column.clusters] = column.strata
+    crossed = bool((homes[column.clusters] != column.strata).any())
+    return np.zeros_like(homes) if crossed else homes
+
+
+def draw_seeds(
+    seeds: int, resamples: int, generator: Generator, widening: Floats | None = None
+) -> Floats:
+    """(resamples, seeds) weights of the seeds in a mean, each row of sum 1; some are negative.
+
+    Over the rows the weighted mean of k values spreads about their mean as s/√k times Student's t
+    of k − 1 degrees, s their standard deviation: what two or three seeds leave unknown is wide,
+    and drawing them again as if they were many makes it up to three times too narrow. widening: of
+    `draw_widening`, where it is not that of these seeds alone.
+    """
+    if seeds == 1:
+        return np.ones((resamples, 1))
+    return 1 / seeds + draw_unseen(seeds, resamples, generator, widening) / np.sqrt(seeds)
+
+
+def draw_unseen(
+    seeds: int, resamples: int, generator: Generator, widening: Floats | None = None
+) -> Floats:
+    """(resamples, seeds) weights of sum 0 with which k values give the noise of one seed, s·t."""
+    if widening is None:
+        widening = draw_widening(seeds - 1, resamples, generator)
+    normal = generator.standard_normal((resamples, seeds))
+    centred = normal - normal.mean(axis=1, keepdims=True)
+    drawn: Floats = centred / np.sqrt(seeds - 1) * widening  # Σ centred·v is √(k − 1)·s·N(0, 1)
+    return drawn
+
+
+def draw_widening(freedom: float, resamples: int, generator: Generator) -> Floats:
+    """(resamples, 1) factors that make normal numbers Student's t of so many degrees."""
+    return np.sqrt(freedom / generator.chisquare(freedom, size=(resamples, 1)))
 
 
 def seeded(column: Column) -> Generator:
@@ -44,11 +79,10 @@ def seeded(column: Column) -> Generator:
 
 
 def smallest_stratum(column: Column) -> int:
-    """Clusters in the stratum that has the fewest: with one, nothing is known of the spread."""
-    return min(
-        len(np.unique(column.clusters[column.strata == stratum]))
-        for stratum in np.unique(column.strata)
-    )
+    """How many clusters are drawn together at the least: with one, nothing is known of the
+    spread.
+    """
+    return int(np.unique(homes_of_clusters(column), return_counts=True)[1].min())
 
 
 def draw_swaps(clusters: int, resamples: int, generator: Generator) -> Iterator[Floats]:

@@ -12,6 +12,8 @@ from unlearn_bench.compare.spreads import find_spread, read_spreads
 from unlearn_bench.protocols.catalog import EVERY, Metric, Protocol
 from unlearn_bench.runs.plan import Plan
 
+# Units of values in [0, 1], whose differences have a standard deviation of at most 1.
+BOUNDED = ("share", "recall", "toxicity in [0, 1]", "probability per token")
 LABELS = ("part", "label")  # fields whose value begins the names of the metrics that a document has
 
 
@@ -20,7 +22,8 @@ class Detectable:
     """One column with its size in this suite. effect: in the column's unit, or as a share of the
     value where `relative`; inf where no difference could be seen, NaN where no spread is known.
 
-    source: the task that the spread was measured on, from so many `pairs` of models.
+    source: the task that the spread was measured on, from so many `pairs` of models; "" where the
+    effect is the largest that values between 0 and 1 can need.
     """
 
     column: str
@@ -65,7 +68,9 @@ def effects_of_task(
         clusters = len({_cluster(metric, document) for document in own})
         found = find_spread(spreads, protocol.name, name)
         if found is None:
-            yield Detectable(column, len(own), clusters)
+            bounded = metric.unit in BOUNDED and metric.reduce in ("mean", "macro_mean")
+            worst = minimum_detectable_effect(1.0, clusters, binary=True) if bounded else math.nan
+            yield Detectable(column, len(own), clusters, worst)
             continue
         source, spread = found
         effect = minimum_detectable_effect(spread.spread, clusters, binary=spread.binary)
@@ -91,6 +96,7 @@ def asked(metric: Metric, documents: Sequence[Mapping[str, Any]]) -> list[Mappin
 
 
 def _cluster(metric: Metric, document: Mapping[str, Any]) -> tuple[str, str]:
-    """As items are grouped when they are compared: by stratum and cluster, else each for itself."""
-    group = str(document[metric.group]) if metric.group else ""
-    return group, str(document[metric.cluster or "id"])
+    """As items are grouped when they are compared: by cluster, else each for itself."""
+    if metric.cluster:
+        return "", str(document[metric.cluster])
+    return str(document[metric.group]) if metric.group else "", str(document["id"])
