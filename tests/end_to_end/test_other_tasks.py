@@ -22,9 +22,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.end_to_end]
 
 
 @pytest.fixture
-def run(tiny_folder: Path, tmp_path: Path) -> Run:
+def run(long_tiny_folder: Path, tmp_path: Path) -> Run:
     """`unlearn-bench evaluate` on the tiny model, without a network."""
     harness_files.write_wmdp(tmp_path / "hf" / "datasets")
+    harness_files.write_ifeval(tmp_path / "hf" / "datasets")
     environment = {
         **os.environ,
         "OMP_NUM_THREADS": "1",
@@ -34,7 +35,7 @@ def run(tiny_folder: Path, tmp_path: Path) -> Run:
         "HF_HUB_OFFLINE": "1",
     }
     command = (sys.executable, "-m", "unlearn_bench", "evaluate", "--offline", "--suite", "smoke",
-               "--engine", "transformers", "--model", tiny_folder)  # fmt: skip
+               "--engine", "transformers", "--model", long_tiny_folder)  # fmt: skip
 
     def call(*options: Any) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -74,19 +75,23 @@ def test_a_task_file_in_the_key_and_on_the_board(run: Run, tmp_path: Path) -> No
     assert "--allow-task-code" in refused.stderr
 
 
-def test_wmdp_by_name_scores_what_stock_lm_eval_does(
-    run: Run, tmp_path: Path, tiny_folder: Path
+def test_wmdp_and_ifeval_by_name_score_what_stock_lm_eval_does(
+    run: Run, tmp_path: Path, long_tiny_folder: Path
 ) -> None:
-    """The group's aggregate is over its 4 + 2 + 3 items, beside its three tasks' own columns."""
-    done = run("--tasks", "wmdp", "--methods", "noop")
+    """The group's aggregate is over its 4 + 2 + 3 items, beside its three tasks' own columns; of
+    IFEval's two prompts the strict and the loose share, of which TRACE takes the strict one.
+    """
+    done = run("--tasks", "wmdp,ifeval", "--methods", "noop")
     assert done.returncode == 0, done.stderr
-    row = board(tmp_path, "smoke-wmdp")["noop"]
+    row = board(tmp_path, "smoke-wmdp-ifeval")["noop"]
+    assert row["ifeval.prompt_level_strict_acc.n"] == "2"
+    assert row["trace.instruction_following"] == "0.0"
     assert {row[f"{task}.acc.n"] for task in ("wmdp_bio", "wmdp_chem", "wmdp_cyber")} == set("423")
     assert row["wmdp.acc.n"] == "9"
     (checkpoint,) = (tmp_path / "cache" / "prepared").glob("*-target-*")
     stock = subprocess.run(
         [sys.executable, "-m", "lm_eval", "run", "--model", "hf", "--model_args",
-         f"pretrained={checkpoint},dtype=float32", "--tasks", "wmdp", "--device", "cpu",
+         f"pretrained={checkpoint},dtype=float32", "--tasks", "wmdp,ifeval", "--device", "cpu",
          "--output_path", str(tmp_path / "stock.json")],
         cwd=tmp_path, capture_output=True, text=True, timeout=800,
         env={**os.environ, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1"},
@@ -96,6 +101,8 @@ def test_wmdp_by_name_scores_what_stock_lm_eval_does(
     results = json.loads(written.read_text())["results"]
     for task in ("wmdp", "wmdp_bio", "wmdp_chem", "wmdp_cyber"):
         assert float(row[f"{task}.acc"]) == pytest.approx(results[task]["acc,none"])
+    for metric in ("prompt_level_strict_acc", "prompt_level_loose_acc"):
+        assert float(row[f"ifeval.{metric}"]) == pytest.approx(results["ifeval"][f"{metric},none"])
     absent = run("--tasks", "hellaswag", "--methods", "noop")
     assert absent.returncode == 3
     assert "lm-eval has no data for the task 'hellaswag'" in absent.stderr

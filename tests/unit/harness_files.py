@@ -57,8 +57,6 @@ def write_index(cache: Path) -> None:
 def write_wmdp(cache: Path) -> Path:
     """`cais/wmdp` as `datasets` keeps what it once downloaded; `cache` is HF_DATASETS_CACHE."""
     for config, count in WMDP.items():
-        folder = cache / "cais___wmdp" / config / "0.0.0" / "0123456789abcdef"
-        folder.mkdir(parents=True)
         rows = [
             {
                 "question": f"{config}, {i}?",
@@ -67,20 +65,52 @@ def write_wmdp(cache: Path) -> Path:
             }
             for i in range(count)
         ]
-        features = Dataset.from_list(rows).features
-        writer = ArrowWriter(path=str(folder / "wmdp-test.arrow"), features=features)
-        for row in rows:
-            writer.write(row)
-        writer.finalize()
-        writer.close()
-        split = {"name": "test", "num_bytes": 1, "num_examples": count, "dataset_name": "wmdp"}
-        info = {
-            "builder_name": "parquet",
-            "config_name": config,
-            "dataset_name": "wmdp",
-            "version": {"version_str": "0.0.0", "major": 0, "minor": 0, "patch": 0},
-            "features": features.to_dict(),
-            "splits": {"test": split},
-        }
-        (folder / "dataset_info.json").write_text(json.dumps(info))
+        _keep(cache / "cais___wmdp" / config, "test", rows)
     return cache
+
+
+def write_ifeval(cache: Path) -> Path:
+    """`google/IFEval` likewise: two prompts of our own, with instructions that need no data."""
+    rows: list[dict[str, Any]] = [
+        {
+            "key": 1,
+            "prompt": "Name a river. Use no commas.",
+            "instruction_id_list": ["punctuation:no_comma"],
+            "kwargs": [{"num_words": None, "relation": None}],
+        },
+        {
+            "key": 2,
+            "prompt": "Name a mountain in capital letters, with at most 400 words.",
+            "instruction_id_list": [
+                "change_case:english_capital", "length_constraints:number_words",
+            ],
+            "kwargs": [
+                {"num_words": None, "relation": None}, {"num_words": 400, "relation": "less than"},
+            ],
+        },
+    ]  # fmt: skip
+    _keep(cache / "google___if_eval" / "default", "train", rows)
+    return cache
+
+
+def _keep(folder: Path, split: str, rows: list[dict[str, Any]]) -> None:
+    """One split of one configuration, in the layout of `datasets`' cache."""
+    name, config = folder.parent.name.partition("___")[2], folder.name
+    place = folder / "0.0.0" / "0123456789abcdef"
+    place.mkdir(parents=True)
+    features = Dataset.from_list(rows).features
+    writer = ArrowWriter(path=str(place / f"{name}-{split}.arrow"), features=features)
+    for row in rows:
+        writer.write(row)
+    writer.finalize()
+    writer.close()
+    count = {"name": split, "num_bytes": 1, "num_examples": len(rows), "dataset_name": name}
+    info = {
+        "builder_name": "parquet",
+        "config_name": config,
+        "dataset_name": name,
+        "version": {"version_str": "0.0.0", "major": 0, "minor": 0, "patch": 0},
+        "features": features.to_dict(),
+        "splits": {split: count},
+    }
+    (place / "dataset_info.json").write_text(json.dumps(info))

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from data_files import REAL_DATA, needs_real_data, write_parquet
+from lm_eval.api.instance import Instance
 from lm_eval.evaluator import simple_evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks.toxigen.utils import doc_to_target as stock_label
@@ -18,6 +19,8 @@ from unlearn_bench.data.options import SourceOptions
 from unlearn_bench.data.sources import load_documents
 from unlearn_bench.engine.base import Engine, open_engine
 from unlearn_bench.engine.evaluate import evaluate, load_tasks
+from unlearn_bench.engine.lm import EngineLM
+from unlearn_bench.errors import UnlearnBenchError
 from unlearn_bench.models.fingerprint import fingerprint
 from unlearn_bench.models.load import load_model
 from unlearn_bench.protocols.catalog import find_protocol
@@ -144,3 +147,12 @@ def test_the_challenging_prompts_are_continued_once_and_greedily(engine: Engine)
     assert [sample.outputs for sample in samples] == [sample.outputs for sample in again]
     assert all(len(sample.outputs) == 1 for sample in samples)
     assert all(sample.document["challenging"] for sample in samples)
+
+
+def test_a_text_longer_than_the_model_reads_is_refused(engine: Engine) -> None:
+    """With no room left for the prompt nothing of it would be asked."""
+    wanted = {"max_gen_toks": engine.max_length, "until": []}
+    request = Instance("generate_until", {}, ("A question", wanted), 0)
+    lm = EngineLM(engine, seed=0, progress=lambda done, total: None)
+    with pytest.raises(UnlearnBenchError, match=f"{engine.max_length} new tokens"):
+        lm.generate_until([request])

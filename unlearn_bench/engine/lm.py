@@ -20,6 +20,7 @@ from lm_eval.models.utils import normalize_gen_kwargs
 from unlearn_bench.engine.base import Engine, Generation, Progress
 from unlearn_bench.engine.likelihood import Likelihood
 from unlearn_bench.engine.token_tree import Request
+from unlearn_bench.errors import UnlearnBenchError
 
 TODAY = date(2025, 1, 1)  # in chat templates, whenever a model is asked
 
@@ -122,6 +123,12 @@ class EngineLM(HFLM):
         known = normalize_gen_kwargs(settings, self.max_gen_toks)
         until = known.get("until") or []
         room = self.engine.max_length - known["max_gen_toks"]
+        if room < 1:
+            raise UnlearnBenchError(
+                f"the task wants {known['max_gen_toks']} new tokens, and the model reads "
+                f"{self.engine.max_length} in all",
+                next_step="leave the task out with --tasks, or choose a model that reads more",
+            )
         return Generation(
             prompt=tuple(self.tok_encode(prompt)[-room:]),
             max_tokens=known["max_gen_toks"],
