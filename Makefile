@@ -74,12 +74,12 @@ boards: setup ## Write the committed boards anew: every method with three seeds 
 test: lint ## Everything: lint and all tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile \
 	  -m "not slow and not end_to_end and not gpu and not network"
-	$(BIN)/python -m pytest -m "(slow or end_to_end) and not gpu and not network"
+	$(BIN)/python -m pytest --durations=20 -m "(slow or end_to_end) and not gpu and not network"
 
 test-fast: setup ## Unit, contract and fault tests, in under two minutes
 	$(BIN)/python -m pytest -n 2 --dist loadfile \
 	  -m "not slow and not end_to_end and not gpu and not network" \
-	  tests/unit tests/contract tests/fault
+	  tests/unit tests/contract tests/fault tests/property
 
 lint: setup ## ruff, mypy, import-linter
 	$(BIN)/ruff check

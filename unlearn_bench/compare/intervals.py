@@ -90,11 +90,14 @@ def bootstrap(column: Column, sides: Sequence[range], resamples: int) -> list[Fl
         widening = draw_widening(freedom, resamples, generator)
     means = []
     for side in sides:
+        own = drawn[:, list(side)]
         weights = draw_seeds(len(side), resamples, generator, widening)
-        mean = (drawn[:, list(side)] * weights).sum(axis=1)
+        # From the first seed on, so that seeds that are alike give exactly what one of them does.
+        mean = own[:, 0] + ((own - own[:, :1]) * weights).sum(axis=1)
         for other in several if len(side) == 1 else ():
             weights = draw_unseen(len(other), resamples, generator, widening)
-            mean += (drawn[:, other] * weights).sum(axis=1) / math.sqrt(len(several))
+            apart = drawn[:, other] - drawn[:, other[:1]]
+            mean += (apart * weights).sum(axis=1) / math.sqrt(len(several))
         means.append(mean)
     return means
 
