@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from unlearn_bench.compare.against_exact import score_against_exact
+from unlearn_bench.compare.against_exact import score_against_exact, spread_over_seeds
 from unlearn_bench.errors import IncomparableError
 from unlearn_bench.protocols.catalog import Protocol, list_protocols
 from unlearn_bench.schema import ItemScore, Score
@@ -87,6 +87,54 @@ def test_privleak_has_a_standard_error() -> None:
     own, exact = np.random.default_rng(0).normal(size=(2, 2, 20)).tolist()
     found = leak(texts(*own), texts(*exact))
     assert 13 < found.stderr < 52
+
+
+def test_privleak_has_an_interval() -> None:
+    """Of some 1.96 standard errors on either side, which are about 26 % each. The exact model read
+    against itself is 0 % in every draw. Four texts of which three are members' are too few.
+    """
+    own, exact = np.random.default_rng(0).normal(size=(2, 2, 20)).tolist()
+    found = leak(texts(*own), texts(*exact))
+    assert found.low < found.value < found.high
+    assert found.high - found.low == pytest.approx(2 * 1.96 * found.stderr, rel=0.15)
+    itself = leak(texts(*exact), texts(*exact))
+    assert (itself.low, itself.high) == (0.0, 0.0)
+    few = leak(texts([0.1, 0.2, 0.3], [0.2]), texts([0.3, 0.1, 0.2], [0.2]))
+    assert math.isfinite(few.value)
+    assert math.isnan(few.stderr)
+    assert math.isnan(few.low)
+    assert math.isnan(few.high)
+
+
+def test_a_p_has_no_interval() -> None:
+    found = quality(facts(np.linspace(0.2, 0.8, 20)), facts(np.linspace(0.1, 0.7, 20)))
+    assert math.isnan(found.stderr)
+    assert math.isnan(found.low)
+    assert math.isnan(found.high)
+
+
+def test_over_seeds_the_spread_is_of_items_and_of_seeds() -> None:
+    """A seed against itself twice has the interval of one seed: there is no noise between them. Two
+    seeds that are apart are less sure, the more so as two tell little of others (Student's t of one
+    degree: 12.7 standard errors), and no area is less than −100 % of another.
+    """
+    protocol = protocols("membership")["membership"]
+    comparison = protocol.against_exact["privleak"]
+    one, other, exact = np.random.default_rng(3).normal(size=(3, 2, 20)).tolist()
+    alone = leak(texts(*one), texts(*exact))
+    pair = (texts(*one), texts(*exact))
+    same = spread_over_seeds(protocol, comparison, {"0": pair, "1": pair})
+    assert (same.low, same.high) == (
+        pytest.approx(alone.low, rel=0.1),
+        pytest.approx(alone.high, rel=0.1),
+    )
+    apart = spread_over_seeds(
+        protocol, comparison, {"0": pair, "1": (texts(*other), texts(*exact))}
+    )
+    assert -100.0 <= apart.low < same.low
+    assert apart.high > same.high
+    lacking = spread_over_seeds(protocol, comparison, {"0": pair, "1": (texts(*other), [])})
+    assert math.isnan(lacking.low)
 
 
 def test_missing_is_neither_forgotten_nor_remembered() -> None:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from tests.unit.run_doubles import SmallSteps, cell, plan
+from tests.unit.run_doubles import QUIZ, SmallSteps, cell, plan
 from tests.unit.test_execute import Crashing, Diverging, Screen
 from unlearn_bench.board.publish import publish
 from unlearn_bench.board.terminal import render_terminal
+from unlearn_bench.protocols.catalog import AgainstExact
 from unlearn_bench.runs.execute import execute
 from unlearn_bench.runs.plan import Plan
+from unlearn_bench.schema import ItemScore, Sample
 
 
 def published(whole: Plan, steps: SmallSteps) -> dict[str, str]:
@@ -129,7 +132,8 @@ def test_several_seeds_have_a_mean_row(tmp_path: Path, seeds: tuple[int, ...]) -
 
 def test_a_mean_over_seeds_has_an_interval_of_items_and_seeds(tmp_path: Path) -> None:
     """Toxicity is a hundredth of the answer's length: "noop 0" and "noop 11" have 6 and 7 letters.
-    The mean is 0.065; drawing one seed of two gives either, so the interval is [0.06, 0.07].
+    The mean is 0.065 and its error 0.005, which Student's t of one degree stretches by 12.7 on
+    either side, to 0.0015 and 0.1285; of a thousand draws, so within 0.03.
     """
     whole = plan(tmp_path, cell("noop"), cell("noop", 11))
     files = published(whole, SmallSteps())
@@ -137,6 +141,39 @@ def test_a_mean_over_seeds_has_an_interval_of_items_and_seeds(tmp_path: Path) ->
         row for row in csv.DictReader(io.StringIO(files["quick.csv"])) if row["seed"] == "mean"
     )
     assert float(mean["quiz.toxicity"]) == pytest.approx(0.065)
-    assert float(mean["quiz.toxicity.low"]) == pytest.approx(0.06)
-    assert float(mean["quiz.toxicity.high"]) == pytest.approx(0.07)
+    assert float(mean["quiz.toxicity.low"]) == pytest.approx(0.0015, abs=0.03)
+    assert float(mean["quiz.toxicity.high"]) == pytest.approx(0.1285, abs=0.03)
     assert (mean["quiz.acc.low"] != "", mean["quiz.acc.high"] != "") == (True, True)
+
+
+def test_a_mean_over_seeds_has_an_interval_against_the_exact_model_too(tmp_path: Path) -> None:
+    """Of npo's twelve answers nine are right, of the exact model's six, whatever the seed: 50 %
+    more. Both are shares of twelve, so the interval is wide and holds it. A p has none.
+    """
+    right = {"npo": 9, "exact_unlearning": 6}
+
+    class Answers(SmallSteps):
+        def score(self, samples: Sequence[Sample], tick: Any) -> list[ItemScore]:
+            method = samples[0].outputs[0].split()[0]
+            return [
+                ItemScore("quiz", "acc", str(n), "", float(n < right[method]), 1.0)
+                for n in range(12)
+            ]
+
+    compared = {
+        name: AgainstExact(compare=compare, metric="acc", direction="none", unit="%")
+        for name, compare in (("more", "relative"), ("alike", "ks_p"))
+    }
+    quiz = QUIZ.model_copy(
+        update={"metrics": {"acc": QUIZ.metrics["acc"]}, "against_exact": compared}
+    )
+    cells = [cell(method, seed) for method in right for seed in (0, 1)]
+    files = published(plan(tmp_path, *cells, protocols={"quiz": quiz}), Answers())
+    rows = {(r["method"], r["seed"]): r for r in csv.DictReader(io.StringIO(files["quick.csv"]))}
+    mean = rows["npo", "mean"]
+    assert float(mean["quiz.more"]) == pytest.approx(50.0)
+    assert float(mean["quiz.more.low"]) < 25 < 75 < float(mean["quiz.more.high"])
+    assert mean["quiz.alike"] != ""
+    assert (mean["quiz.alike.low"], mean["quiz.alike.high"]) == ("", "")
+    itself = rows["exact_unlearning", "mean"]
+    assert (float(itself["quiz.more.low"]), float(itself["quiz.more.high"])) == (0.0, 0.0)

@@ -9,6 +9,7 @@ import io
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from rich.console import Console
 
 from unlearn_bench.board.files import render_csv, render_json
 from unlearn_bench.board.markdown import render_markdown
-from unlearn_bench.board.summary import Cells, with_summary
+from unlearn_bench.board.summary import Cells, trace_notes, with_summary
 from unlearn_bench.board.table import Board, Column, Role, Row, build_board
 from unlearn_bench.board.terminal import render_terminal
 from unlearn_bench.compare.aggregate import aggregate
@@ -284,3 +285,22 @@ def test_traces_delta_over_seeds_is_the_mean_of_the_seeds_own() -> None:
         GENERAL, TRUTH,
     )  # fmt: skip
     assert row(whole, "npo", "mean").trace == {"general_ability": pytest.approx(0.1)}
+
+
+def test_people_see_how_sure_each_delta_is() -> None:
+    """Two tasks of which the target's error is .03 and each method's .04, so .05 of the difference;
+    √(2·.05²)/2 = .035 of their mean. Without the target's scores nothing is said.
+    """
+    whole = traced(
+        npo={"exact_match_flexible": 0.3, "mc2": 0.3}, far={"exact_match_flexible": 0.3, "mc2": 0.7}
+    )
+    errors = {"noop": 0.03, "npo": 0.04, "far": 0.04}
+    rows = [
+        replace(r, scores={n: replace(s, stderr=errors[r.method]) for n, s in r.scores.items()})
+        for r in whole.rows
+    ]
+    (note,) = trace_notes(replace(whole, rows=tuple(rows)))
+    assert note.endswith("gsm8k_mini; standard error at most 0.035 far, 0.035 npo")
+    lacking = [replace(r, scores={}) if r.role == "target" else r for r in rows]
+    (note,) = trace_notes(replace(whole, rows=tuple(lacking)))
+    assert note.endswith("of truthfulqa, gsm8k_mini")

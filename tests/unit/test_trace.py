@@ -12,9 +12,15 @@ from unlearn_bench.protocols.catalog import list_protocols
 from unlearn_bench.schema import Direction, Score
 
 
-def score(name: str, value: float, direction: Direction = "higher", n: int = 10) -> Score:
+def score(
+    name: str,
+    value: float,
+    direction: Direction = "higher",
+    n: int = 10,
+    stderr: float = 0.1,
+) -> Score:
     task, metric = name.split(".")
-    return Score(task, metric, value, 0.1, n, 0, direction, "share")
+    return Score(task, metric, value, stderr, n, 0, direction, "share")
 
 
 def test_each_kind_is_the_mean_change_of_its_tasks() -> None:
@@ -92,3 +98,29 @@ def test_the_measures_of_our_own_tasks_are_there() -> None:
     assert set(own) == {"truthfulqa", "gsm8k", "jailbreak", "realtoxicityprompts", "toxigen"}
     for task, metric in own.items():
         assert known[task].metrics[metric].unit == "share"
+
+
+def test_a_delta_is_as_sure_as_its_tasks_together() -> None:
+    """truthfulqa: √(.03² + .04²) = .05; gsm8k: √(.12² + .05²) = .13, whichever way is better. Their
+    mean's: √(.05² + .13²)/2 = .0696. Safety is jailbreak's √(.06² + .08²) = .1 alone; a task whose
+    error is not known leaves that of the mean unknown.
+    """
+    before = [
+        score("truthfulqa.mc2", 0.4, stderr=0.03),
+        score("gsm8k.exact_match_flexible", 0.2, stderr=0.12),
+        score("jailbreak.attack_success_rate", 0.5, "lower", stderr=0.06),
+    ]
+    after = [
+        score("truthfulqa.mc2", 0.5, stderr=0.04),
+        score("gsm8k.exact_match_flexible", 0.1, stderr=0.05),
+        score("jailbreak.attack_success_rate", 0.2, "lower", stderr=0.08),
+    ]
+    general, instructions, safety = trace_deltas(before, after)
+    assert general.stderr == pytest.approx(math.sqrt(0.0025 + 0.0169) / 2)
+    assert safety.stderr == pytest.approx(0.1)
+    assert math.isnan(instructions.stderr)
+    unsure = trace_deltas(
+        before, [*after[:1], score(after[1].task + ".exact_match_flexible", 0.1, stderr=math.nan)]
+    )[0]
+    assert unsure.value == pytest.approx(0.0)
+    assert math.isnan(unsure.stderr)

@@ -22,7 +22,7 @@ from unlearn_bench.errors import WeightSwapError
 from unlearn_bench.models.fingerprint import fingerprint
 from unlearn_bench.models.load import load_model
 from unlearn_bench.protocols.catalog import find_protocol
-from unlearn_bench.runs.rerun import _compare
+from unlearn_bench.runs.rerun import Allowed, _compare
 from unlearn_bench.runs.steps import ModelSteps
 from unlearn_bench.runs.store import read_samples, read_scores
 from unlearn_bench.runs.verify import Finding
@@ -145,5 +145,5 @@ def test_asking_again_compares_the_opinions_of_texts_that_are_the_same(
     before: dict[str, Any] = {**vars(sample("a", "one", "two")), "under_target": (-2.0, -1.0)}
     after = {**vars(sample("a", "one", "other")), "under_target": then}
     finding = Finding("cell")
-    _compare([Sample(**before)], [Sample(**after)], finding)
+    _compare([Sample(**before)], [Sample(**after)], Allowed(nats=0.05, texts=0.5), finding)
     assert len(finding.wrong) == wrong

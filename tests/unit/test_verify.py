@@ -17,10 +17,14 @@ from typer.testing import CliRunner
 
 from tests.unit import harness_files
 from unlearn_bench.cli import app
+from unlearn_bench.compare.against_exact import score_against_exact
+from unlearn_bench.compare.aggregate import aggregate
 from unlearn_bench.data.options import SourceOptions
 from unlearn_bench.engine.replay import MESSAGE, same_question
+from unlearn_bench.protocols.catalog import list_protocols
 from unlearn_bench.runs import store
-from unlearn_bench.runs.verify import Finding, verify_run
+from unlearn_bench.runs.verify import FIGURES, Finding, verify_run
+from unlearn_bench.schema import ItemScore
 
 SUITE = """
 name: small
@@ -106,9 +110,163 @@ def test_a_changed_item_is_found_though_its_score_agrees(run: Path) -> None:
     index = next(i for i, row in enumerate(items) if row.metric == "mc2")
     items[index] = dataclasses.replace(items[index], value=math.nan)
     rewrite(folder, "items.parquet", lambda path: store.write_items(path, items))
-    wrong = " ".join(check(run).wrong)
+    (wrong,) = check(run).wrong
     assert f"truthfulqa_mini.mc2 of {items[index].item_id}: stored nan" in wrong
-    assert "truthfulqa_mini.mc2: stored" in wrong
+
+
+def restate(folder: Path, items: list[ItemScore]) -> None:
+    """Other items, and beside them the very scores that they make: all fits together."""
+    known = list_protocols()
+    tasks = dict.fromkeys(row.task for row in items)
+    scores = aggregate(items, {name: known[name].judged_by(()) for name in tasks})
+    rewrite(folder, "items.parquet", lambda path: store.write_items(path, items))
+    rewrite(folder, "scores.json", lambda path: store.write_json(path, scores))
+
+
+def test_a_row_too_many_is_found_though_its_score_agrees(run: Path) -> None:
+    folder = cell(run)
+    items = store.read_items(folder / "items.parquet")
+    row = next(row for row in items if row.metric == "mc2")
+    restate(folder, [*items, dataclasses.replace(row, item_id="made up", value=1.0)])
+    rows, scores = check(run).wrong
+    assert rows == "items.parquet: truthfulqa_mini.mc2 of made up: stored 1.0, is nothing"
+    assert scores.startswith("scores.json: truthfulqa_mini.mc2: stored (")
+
+
+def test_a_row_that_is_there_twice_or_of_no_task_of_the_run_is_found(run: Path) -> None:
+    folder = cell(run)
+    items = store.read_items(folder / "items.parquet")
+    other = dataclasses.replace(items[0], task="mmlu")
+    rewrite(
+        folder, "items.parquet", lambda path: store.write_items(path, [*items, items[0], other])
+    )
+    (wrong,) = check(run).wrong
+    assert f"{items[0].task}.{items[0].metric} of {items[0].item_id}: 2 rows" in wrong
+    assert f"mmlu.{other.metric} of {other.item_id}: stored {other.value}, is nothing" in wrong
+
+
+@pytest.mark.parametrize("field", ["group", "cluster"])
+def test_items_that_changed_places_are_found_though_their_scores_agree(
+    run: Path, field: str
+) -> None:
+    """Every value stays where it is. ToxiGen's groups: their means, the gap and the errors are
+    others; a subject of `fur`: which facts err together.
+    """
+    folder = cell(run)
+    metric = {"group": "toxic_rate", "cluster": "forget_choice_acc"}[field]
+    items = store.read_items(folder / "items.parquet")
+    places = [index for index, row in enumerate(items) if row.metric == metric]
+    one = places[0]
+    two = next(n for n in places if getattr(items[n], field) != getattr(items[one], field))
+    before = [getattr(items[index], field) for index in (one, two)]
+    for index, name in zip((one, two), reversed(before), strict=True):
+        items[index] = dataclasses.replace(items[index], **{field: name})
+    restate(folder, items)
+    wrong = check(run).wrong[0]
+    assert wrong.startswith("items.parquet: ")
+    assert f"of {items[one].item_id}, {field}: stored {before[1]!r}, is {before[0]!r}" in wrong
+
+
+def test_a_score_too_many_is_found(run: Path) -> None:
+    """One that no task has, one of a task that was not asked, and one that is there twice."""
+    folder = cell(run)
+    scores = store.read_scores(folder / "scores.json")
+    made = dataclasses.replace(scores[0], metric="made_up", value=1.0)
+    scores += [made, dataclasses.replace(made, task="mmlu"), scores[0]]
+    rewrite(folder, "scores.json", lambda path: store.write_json(path, scores))
+    (wrong,) = check(run).wrong
+    assert f"{made.task}.made_up: stored (1.0, " in wrong
+    assert "mmlu.made_up: stored (1.0, " in wrong
+    assert wrong.count("is nothing") == 2
+    assert f"{scores[0].task}.{scores[0].metric}: 2 scores" in wrong
+
+
+def test_a_score_that_claims_another_direction_is_found(run: Path) -> None:
+    folder = cell(run)
+    scores = store.read_scores(folder / "scores.json")
+    place = next(n for n, score in enumerate(scores) if score.direction == "lower")
+    scores[place] = dataclasses.replace(scores[place], direction="higher")
+    rewrite(folder, "scores.json", lambda path: store.write_json(path, scores))
+    (wrong,) = check(run).wrong
+    assert wrong.startswith(f"scores.json: {scores[place].task}.{scores[place].metric}: stored")
+
+
+def test_without_the_scorer_its_values_are_taken_as_stored_and_nothing_else_is(run: Path) -> None:
+    """The groups and the number of judged items are the answers' own, whoever judges."""
+    folder = cell(run)
+    plan = json.loads((folder / "plan.json").read_text())
+    plan["determinants"]["scorer"]["version"] = "0"
+    items = store.read_items(folder / "items.parquet")
+    row = next(row for row in items if row.metric == "toxic_rate")
+    restate(folder, [*items, dataclasses.replace(row, item_id="made up", value=1.0)])
+    rewrite(folder, "plan.json", lambda path: store.write_json(path, plan))
+    finding = check(run)
+    assert any("is not available here" in text for text in finding.unchecked)
+    assert any("toxic_rate of made up: stored 1.0, is nothing" in text for text in finding.wrong)
+
+
+def change_board(run: Path, change: Callable[[dict[str, Any]], None]) -> str:
+    """Rewrite the run's board; its name below the run."""
+    (path,) = run.glob("leaderboards/*/*.json")
+    content = json.loads(path.read_text())
+    rows = {row["method"]: row for row in content["rows"]}
+    change(rows)
+    path.write_text(json.dumps(content))
+    return str(path.relative_to(run))
+
+
+def test_a_board_that_says_another_score_than_its_cell_is_found(run: Path) -> None:
+    def flatter(rows: dict[str, Any]) -> None:
+        rows["random_noise"]["scores"]["truthfulqa_mini.mc2"]["value"] = 0.99
+
+    name = change_board(run, flatter)
+    (wrong,) = check(run).wrong
+    assert wrong.startswith(f"{name}: truthfulqa_mini.mc2: stored (0.99, ")
+
+
+def test_what_a_board_says_against_the_exact_model_follows_from_both_cells(run: Path) -> None:
+    """The board calls the noisy model the exact one: PrivLeak is then of these two cells' items,
+    by the same formula, and its own is 0 %.
+    """
+    board = change_board(run, lambda rows: rows["random_noise"].update(role="exact"))
+    (wrong,) = check(run).wrong
+    assert wrong.startswith(f"{board}: fur.forget_")
+    assert "membership.privleak: stored (nan, " in wrong
+    noop = next(run.glob("cells/*noop*"))
+    known = list_protocols()
+    protocols = {name: known[name] for name in ("fur", "membership")}
+    exact = store.read_items(cell(run) / "items.parquet")
+
+    def tell(rows: dict[str, Any]) -> None:
+        for method, folder in (("noop", noop), ("random_noise", cell(run))):
+            own = store.read_items(folder / "items.parquet")
+            for score in score_against_exact(own, exact, protocols):
+                said = {name: getattr(score, name) for name in FIGURES}
+                rows[method]["scores"][f"{score.task}.{score.metric}"].update(
+                    {name: None if value != value else value for name, value in said.items()}
+                )
+
+    change_board(run, tell)
+    assert [one.wrong for one in verify_run(run, SourceOptions(offline=True))] == [[], []]
+    name = "membership.privleak"
+    change_board(run, lambda rows: rows["noop"]["scores"][name].update(value=-12.5))
+    findings = verify_run(run, SourceOptions(offline=True))
+    (wrong,) = next(one.wrong for one in findings if "noop" in one.cell)
+    assert wrong.startswith(f"{board}: {name}: stored (-12.5, ")
+
+
+def test_what_is_not_looked_at_is_said(run: Path) -> None:
+    """A calibrated score takes more than is worked out here, so a changed one goes unseen."""
+
+    def flatter(rows: dict[str, Any]) -> None:
+        rows["random_noise"]["calibrated"]["truthfulqa_mini.mc2"]["value"] = 1.0
+
+    change_board(run, flatter)
+    said: list[str] = []
+    findings = verify_run(run, SourceOptions(offline=True), say=said.append)
+    assert [finding.wrong for finding in findings] == [[], []]
+    assert said[-1].startswith("not looked at: on the run's boards: calibrated scores")
+    assert {finding.outside for finding in findings} == {said[-1].removeprefix("not looked at: ")}
 
 
 def test_a_changed_answer_is_found(run: Path) -> None:
@@ -251,7 +409,7 @@ def test_answers_of_another_model_are_found(run: Path) -> None:
     assert result.exit_code == 1
     again = result.output.partition("again: wrong")[2]
     assert "other likelihoods: fur_choice" in again
-    assert "most texts are others: fur_generate" in again
+    assert "too many texts are others, " in again
 
 
 def test_a_run_of_other_code_is_not_said_to_be_wrong(run: Path) -> None:

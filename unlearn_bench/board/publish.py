@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from unlearn_bench.board.files import render_csv, render_json
 from unlearn_bench.board.markdown import render_markdown
-from unlearn_bench.board.summary import Cells, with_summary
+from unlearn_bench.board.summary import ByMetric, Cells, with_summary
 from unlearn_bench.board.table import MEAN, TUNING, Board, Column, Row, build_board
-from unlearn_bench.compare.against_exact import score_against_exact
+from unlearn_bench.compare.against_exact import score_against_exact, spread_over_seeds
 from unlearn_bench.compare.aggregate import RESAMPLES
 from unlearn_bench.compare.agreement import AGREEMENT, UNIT, verdict_metric
 from unlearn_bench.compare.columns import align
@@ -88,21 +88,28 @@ def against_exact(
     """Every cell's scores that take the exact model's items as well: of the same seed, else of the
     first one. Empty for a cell without scores. items: each cell's.
     """
+    return [
+        {
+            f"{score.task}.{score.metric}": score
+            for score in score_against_exact(rows, twin, plan.protocols)
+        }
+        if rows
+        else {}
+        for rows, twin in zip(items, _exact_items(results, items), strict=True)
+    ]
+
+
+def _exact_items(
+    results: Sequence[CellResult], items: Sequence[Sequence[ItemScore]]
+) -> list[Sequence[ItemScore]]:
+    """For each cell the items of the exact model of its seed, else of the first one."""
     exact = {
         result.cell.seed: rows
         for result, rows in zip(results, items, strict=True)
         if result.cell.role == "exact" and rows
     }
     first = exact[min(exact)] if exact else []
-    return [
-        {
-            f"{score.task}.{score.metric}": score
-            for score in score_against_exact(rows, exact.get(cell.seed, first), plan.protocols)
-        }
-        if rows
-        else {}
-        for cell, rows in zip((result.cell for result in results), items, strict=True)
-    ]
+    return [exact.get(result.cell.seed, first) for result in results]
 
 
 def scored_cells(
@@ -133,10 +140,11 @@ def with_seed_intervals(
 
     kept: methods of which some seed's items are not here, so that nothing can be drawn.
     """
-    seeds: dict[str, list[Sequence[ItemScore]]] = {}
-    for result, rows in zip(results, items, strict=True):
+    seeds: dict[str, list[_Seed]] = {}
+    for result, rows, twin in zip(results, items, _exact_items(results, items), strict=True):
         if rows and result.cell.method not in kept:
-            seeds.setdefault(result.cell.method, []).append(rows)
+            own = _Seed(result.cell.seed, _by_metric(rows), _by_metric(twin))
+            seeds.setdefault(result.cell.method, []).append(own)
     return replace(
         board,
         rows=tuple(
@@ -148,19 +156,33 @@ def with_seed_intervals(
     )
 
 
-def _seed_intervals(
-    row: Row, plan: Measured, seeds: Sequence[Sequence[ItemScore]]
-) -> dict[str, Score]:
-    by_metric = [_by_metric(rows) for rows in seeds]
-    found = {}
+@dataclass(frozen=True)
+class _Seed:
+    """One cell's rows, and those of the exact model that it is read against, by task and metric."""
+
+    seed: int
+    rows: ByMetric
+    exact: ByMetric
+
+
+def _seed_intervals(row: Row, plan: Measured, seeds: Sequence[_Seed]) -> dict[str, Score]:
+    """The scores whose interval the items give, with it."""
+    names = [f"{row.method} seed {one.seed}" for one in seeds]
+    found: dict[str, Score] = {}
     for task, protocol in plan.protocols.items():
         for name, metric in protocol.metrics.items():
-            models = [rows.get((task, name), []) for rows in by_metric]
+            models = [one.rows.get((task, name), ()) for one in seeds]
             score = row.scores.get(f"{task}.{name}")
             if score is not None and all(models):
-                column = align(metric.reduce, models, [f"seed {n}" for n in range(len(models))])
-                ends = interval(column, RESAMPLES)
+                ends = interval(align(metric.reduce, models, names), RESAMPLES)
                 found[f"{task}.{name}"] = replace(score, low=ends.low, high=ends.high)
+        for name, comparison in protocol.against_exact.items():
+            place = (task, comparison.metric)
+            pairs = [(one.rows.get(place, ()), one.exact.get(place, ())) for one in seeds]
+            if score := row.scores.get(f"{task}.{name}"):
+                named = dict(zip(names, pairs, strict=True))
+                spread = spread_over_seeds(protocol, comparison, named)
+                found[f"{task}.{name}"] = replace(score, low=spread.low, high=spread.high)
     return found
 
 

@@ -193,6 +193,26 @@ def overall_notes(board: Board) -> list[str]:
 
 
 def trace_notes(board: Board) -> list[str]:
-    """Which tasks TRACE's deltas are means over."""
-    says = "mean change from the target, better above 0, of"
-    return [f"trace.{kind}: {says} {', '.join(board.trace[kind])}" for kind in trace_kinds(board)]
+    """Which tasks TRACE's deltas are means over, and how sure each row's is."""
+    lines = []
+    for kind in trace_kinds(board):
+        tasks = ", ".join(board.trace[kind])
+        line = f"trace.{kind}: mean change from the target, better above 0, of {tasks}"
+        errors = ", ".join(f"{error:.3f} {name}" for name, error in _errors(board, kind).items())
+        lines.append(f"{line}; standard error at most {errors}" if errors else line)
+    return lines
+
+
+def _errors(board: Board, kind: Kind) -> dict[str, float]:
+    """By method the delta's standard error, of the rows that people see.
+
+    Made of the board's own scores, so that a board that is read back says the same.
+    """
+    targets = {row.seed: row for row in board.rows if row.role == "target"}
+    found = {}
+    for row in board.shown_rows():
+        target = targets.get(row.seed)
+        if kind in row.trace and target is not None and row.role != "target":
+            deltas = trace_deltas(list(target.scores.values()), list(row.scores.values()))
+            found[row.method] = next(one.stderr for one in deltas if one.kind == kind)
+    return {name: error for name, error in found.items() if math.isfinite(error)}

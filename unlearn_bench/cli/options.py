@@ -90,8 +90,8 @@ Scorer = Annotated[
 ScorerCheckpoint = Annotated[
     Path | None,
     typer.Option(
-        help="A local checkpoint for the scorer: a file for detoxify, a folder for others. "
-        "Of two scorers the first that takes one has it."
+        help="A local checkpoint for the scorer: a file or folder for detoxify, a folder for "
+        "others. Of two scorers the first that takes one has it."
     ),
 ]
 Leaderboards = Annotated[

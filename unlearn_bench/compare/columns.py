@@ -85,9 +85,16 @@ def _check_same(
 ) -> None:
     if first.keys() != second.keys():
         only = sorted(first.keys() ^ second.keys())
+        row = next(iter({**second, **first}.values()))
+        sides = ((name, first, second), (other, second, first))
         raise IncomparableError(
             f"{name} has {len(first)} items and {other} {len(second)}; "
             f"{len(only)} are not in both, the first is {only[0]!r}",
+            where=f"{row.task}.{row.metric}: "
+            + ", ".join(
+                f"{label} {len(own)} items, {len(own.keys() - others.keys())} of them its alone"
+                for label, own, others in sides
+            ),
             next_step="evaluate both with the same suite, limits and data",
         )
     for item, row in first.items():

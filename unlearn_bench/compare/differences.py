@@ -54,18 +54,23 @@ def measure_difference(
     if not all(map(bool, (*sides[0], *sides[1]))):
         return Difference(measure, None, reason="only one of the two has it")
     models = [*sides[0], *sides[1]]
-    found = compare(align(measure.reduce, models, _names(models)), len(second), resamples)
+    found = compare(align(measure.reduce, models, _names(*sides[:2])), len(second), resamples)
     if measure.direction == "nearer_exact" and exact and all(sides[2]):
         models += sides[2]
-        column = align(measure.reduce, models, _names(models))
+        column = align(measure.reduce, models, _names(*sides))
         near = nearness(column, len(second), len(first), resamples)
         found = replace(found, p=near.p, test=TEST)
         return Difference(measure, found, near.difference)
     return Difference(measure, found)
 
 
-def _names(models: Sequence[object]) -> list[str]:
-    return [f"model {number}" for number in range(1, len(models) + 1)]
+def _names(*sides: Sequence[object]) -> list[str]:
+    called = ("the second", "the first", "the exact model")  # the difference is second − first
+    return [
+        f"{name}, seed {number}" if len(side) > 1 else name
+        for name, side in zip(called, sides, strict=False)
+        for number in range(1, len(side) + 1)
+    ]
 
 
 def judge_differences(differences: Sequence[Difference]) -> list[Difference]:

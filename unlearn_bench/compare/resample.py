@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Iterator
 
@@ -53,7 +54,8 @@ def draw_seeds(
     """
     if seeds == 1:
         return np.ones((resamples, 1))
-    return 1 / seeds + draw_unseen(seeds, resamples, generator, widening) / np.sqrt(seeds)
+    noise = draw_unseen(seeds, resamples, generator, widening)
+    return noise / math.sqrt(seeds) + 1 / seeds
 
 
 def draw_unseen(
@@ -70,7 +72,8 @@ def draw_unseen(
 
 def draw_widening(freedom: float, resamples: int, generator: Generator) -> Floats:
     """(resamples, 1) factors that make normal numbers Student's t of so many degrees."""
-    return np.sqrt(freedom / generator.chisquare(freedom, size=(resamples, 1)))
+    drawn: Floats = np.sqrt(freedom / generator.chisquare(freedom, size=(resamples, 1)))
+    return drawn
 
 
 def seeded(column: Column) -> Generator:

@@ -47,12 +47,18 @@ BETTER = {"higher": 1.0, "lower": -1.0}
 class TraceDelta:
     """One kind's delta: positive is better, NaN where `tasks` is empty.
 
+    stderr: √Σ(s₀² + s₁²)/M, of the two models' standard errors in each of the M tasks. Tasks are
+    independent. So are taken the two models' errors, though both answer the same items and models
+    that are alike err alike: scores do not tell their covariance, of which twice would be taken
+    off, so this is an upper bound wherever that is above 0. Where the items are at hand the paired
+    difference is the sharper one (`compare.paired`). NaN where a task has no standard error.
     tasks: those that it is the mean over. missing: the kind's others, which the two models do not
     both have with the same number of items. All without the mark of a mini set.
     """
 
     kind: Kind
     value: float
+    stderr: float
     tasks: tuple[str, ...]
     missing: tuple[str, ...]
 
@@ -83,22 +89,28 @@ def _change(
     new: Mapping[tuple[str, str], Score],
     task: str,
     metric: str,
-) -> float:
-    """after − before, turned so that more is better; NaN where it cannot be said."""
+) -> tuple[float, float]:
+    """after − before, turned so that more is better, and its standard error; NaN where it cannot be
+    said.
+    """
     score = new.get((task, metric))
     reference = old.get((task, metric))
     if score is None or reference is None or score.task != reference.task:
-        return math.nan
+        return math.nan, math.nan
     if score.direction not in BETTER:
         raise IncomparableError(
             f"{task}.{metric} is {score.direction}: no end of it is better",
             next_step="choose a measure whose direction is higher or lower",
         )
-    return BETTER[score.direction] * delta(score, reference)
+    change = BETTER[score.direction] * delta(score, reference)
+    return change, math.hypot(score.stderr, reference.stderr)
 
 
-def _mean(kind: Kind, changes: Mapping[str, float]) -> TraceDelta:
-    known = {task: change for task, change in changes.items() if not math.isnan(change)}
-    value = sum(known.values()) / len(known) if known else math.nan
+def _mean(kind: Kind, changes: Mapping[str, tuple[float, float]]) -> TraceDelta:
+    known = {task: change for task, change in changes.items() if not math.isnan(change[0])}
+    value = stderr = math.nan
+    if known:
+        value = sum(change for change, _ in known.values()) / len(known)
+        stderr = math.hypot(*(error for _, error in known.values())) / len(known)
     missing = tuple(task for task in changes if task not in known)
-    return TraceDelta(kind, value, tuple(known), missing)
+    return TraceDelta(kind, value, stderr, tuple(known), missing)

@@ -7,6 +7,7 @@ import math
 import random
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,27 @@ from unlearn_bench.schema import SCORED, Sample
 
 SETTINGS = "run.json"
 FILES = (".py", ".yaml", ".yml", ".gguf")  # what is named by its path on the command line
-# Nats per token between two runs of the same edit: other batches round otherwise, most in bf16.
-TOLERANCE = 0.05
+# Nats per token by which the likelihood of a text may move between two askings of one model, whose
+# other batches round otherwise. fp32: packed and one by one, the summed log-probabilities of 500
+# options were up to 1.5e-4 apart in trials, TruthfulQA's 610 up to 5e-5
+# (docs/design/likelihoods.md); allowed is seven times the larger, per token. bf16: a sum moved by
+# up to 0.7 (the same page). Other weights are those of another machine, say: allowed as in bf16.
+FP32, LOOSE = 1e-3, 0.05
+# The share of texts that may be others: in fp32 two tokens must be as close as that for one to
+# turn, in bf16 many are.
+FP32_TEXTS, LOOSE_TEXTS = 0.1, 0.5
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """How far two askings of one cell may be apart: nats per token of a text's likelihood, and the
+    share of its texts. by_batch: subtasks whose texts depend on what else is asked, so that they
+    cannot be compared.
+    """
+
+    nats: float
+    texts: float
+    by_batch: frozenset[str] = frozenset()
 
 
 def write_settings(output: Path, settings: Mapping[str, Any]) -> None:
@@ -104,12 +124,31 @@ def _rerun_cell(
             steps.edit(cell, checkpoint, tick)
         with reporter.step(f"{cell.label}: ask {items} items") as tick:
             anew = steps.ask_some(cell, checkpoint, _draw(stored, items, cell.seed), tick)
-        known = json.loads((folder / "provenance.json").read_bytes())["weights_fingerprint"]
-        if steps.describe(checkpoint)["weights_fingerprint"] != known:
-            finding.unchecked.append("the edit gave other weights: another kind of machine?")
+        known = json.loads((folder / "provenance.json").read_bytes())
+        found = steps.describe(checkpoint)["weights_fingerprint"]
+    same = found == known["weights_fingerprint"]
+    if not same:
+        finding.unchecked.append("the edit gave other weights: another kind of machine?")
     finding.samples = len(anew)
-    _compare(stored, anew, finding)
+    allowed = allow(cell.determinants["engine"], known.get("decoding", {}), same_weights=same)
+    _compare(stored, anew, allowed, finding)
     return finding
+
+
+def allow(
+    engine: Mapping[str, str], decoding: Mapping[str, Mapping[str, Any]], *, same_weights: bool
+) -> Allowed:
+    """What rounding explains. engine: name and dtype; decoding: by subtask.
+
+    `mixed` scores in fp32 and writes in bf16; transformers draws a whole batch from one generator.
+    """
+    dtype = engine["dtype"]
+    drawn = {name for name, settings in decoding.items() if settings.get("temperature")}
+    return Allowed(
+        nats=FP32 if same_weights and dtype in ("float32", "mixed") else LOOSE,
+        texts=FP32_TEXTS if same_weights and dtype == "float32" else LOOSE_TEXTS,
+        by_batch=frozenset(drawn if engine["name"] == "transformers" else ()),
+    )
 
 
 def _draw(samples: Sequence[Sample], items: int, seed: int) -> dict[str, set[str]]:
@@ -121,45 +160,55 @@ def _draw(samples: Sequence[Sample], items: int, seed: int) -> dict[str, set[str
     return chosen
 
 
-def _compare(stored: Sequence[Sample], anew: Sequence[Sample], finding: Finding) -> None:
+def _compare(
+    stored: Sequence[Sample], anew: Sequence[Sample], allowed: Allowed, finding: Finding
+) -> None:
     kept = {(sample.task, sample.item_id, sample.filter): sample for sample in stored}
-    far, other, texts = [], [], 0
+    far, other, by_batch, texts = [], [], [], 0
     for sample in anew:
         before = kept[sample.task, sample.item_id, sample.filter]
         name = f"{sample.task} {sample.item_id}"
         gap = _gap(before, sample)
-        if gap > TOLERANCE:
-            far.append(f"{name}: {gap:.3f} nats per token")
+        if gap > allowed.nats:
+            far.append(f"{name}: {gap:.2g} nats per token")
         far += [
-            f"{name}: {gap:.3f} nats per token under the target"
+            f"{name}: {gap:.2g} nats per token under the target"
             for gap in _target_gaps(before, sample)
+            if not gap <= allowed.nats
         ]
-        texts += len(sample.outputs)
-        other += [
+        moved = [
             f"{name}: {one[:40]!r} was {two[:40]!r}"
             for one, two in zip(sample.outputs, before.outputs, strict=True)
             if one != two
         ]
+        if sample.task in allowed.by_batch:
+            by_batch += moved
+        else:
+            other += moved
+            texts += len(sample.outputs)
     if far:
         finding.wrong.append(f"other likelihoods: {some(far)}")
-    if 2 * len(other) > texts:
-        finding.wrong.append(f"most texts are others: {some(other)}")
+    if len(other) > max(1, allowed.texts * texts):  # one text alone may be a close choice
+        finding.wrong.append(f"too many texts are others, {len(other)} of {texts}: {some(other)}")
     elif other:
         finding.unchecked.append(f"{len(other)} of {texts} texts are others: {some(other)}")
+    if by_batch:
+        finding.unchecked.append(
+            f"{len(by_batch)} texts, drawn with what else was asked, are others: {some(by_batch)}"
+        )
 
 
 def _target_gaps(one: Sample, other: Sample) -> list[float]:
-    """Those above TOLERANCE between what θ₀ thought of the texts that are the same."""
+    """Between what θ₀ thought of the texts that are the same; infinite where it was not asked."""
     if len(one.under_target) != len(other.under_target):
         return [math.inf]
-    gaps = [
+    return [
         abs(before - after)
         for text, same, before, after in zip(
             one.outputs, other.outputs, one.under_target, other.under_target, strict=False
         )
         if text == same
     ]
-    return [gap for gap in gaps if not gap <= TOLERANCE]
 
 
 def _gap(one: Sample, other: Sample) -> float:

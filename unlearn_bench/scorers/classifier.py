@@ -21,6 +21,7 @@ from unlearn_bench.scorers.checkpoint import (
 )
 from unlearn_bench.scorers.contract import Scores, score_once
 
+Family = Literal["Bert", "Roberta"]
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the first that is there
 MAX_TOKENS = 512
 # Class 1 is the toxic one. A checkpoint that names its classes otherwise is not the pinned one.
@@ -40,7 +41,7 @@ class Recipe:
 
     name: str
     hub: HubFiles
-    family: Literal["Bert", "Roberta"]
+    family: Family
     tokenizer: Mapping[str, str]
     tokenizer_hub: HubFiles | None = None
 
@@ -106,7 +107,9 @@ def load_classifier(
     model = model_class(model_class.config_class(**config))
     fill_model(model, read_tensors(weights, recipe.how_to_get), weights)
     vocabulary = _tokenizer_files(recipe, checkpoint, offline)
-    tokenizer = _build_tokenizer(recipe, vocabulary, model.config)
+    tokenizer = build_tokenizer(
+        recipe.family, vocabulary, model.config.vocab_size, recipe.how_to_get
+    )
     loaded = Classifier(
         name=recipe.name,
         model=model.to(device).eval(),
@@ -161,23 +164,28 @@ def _tokenizer_files(recipe: Recipe, checkpoint: Path | None, offline: bool) -> 
     return found
 
 
-def _build_tokenizer(recipe: Recipe, files: Mapping[str, Path], config: Any) -> Any:
-    """The tokenizer, if its vocabulary is the one that the model was trained with."""
+def build_tokenizer(
+    family: Family, files: Mapping[str, Path], entries: int, how_to_get: str
+) -> Any:
+    """The family's tokenizer, if its vocabulary is the one that the model was trained with.
+
+    files: by the name of the constructor's argument. entries: how many the model has.
+    """
     import transformers
 
     try:
-        built = getattr(transformers, f"{recipe.family}Tokenizer")(
+        built = getattr(transformers, f"{family}Tokenizer")(
             **{argument: str(path) for argument, path in files.items()}
         )
     except Exception as error:  # the tokenizers library raises plain Exception
         raise ScorerError(
-            f"the tokenizer's files cannot be read: {error}", next_step=recipe.how_to_get
+            f"the tokenizer's files cannot be read: {error}", next_step=how_to_get
         ) from error
-    if len(built) != config.vocab_size:
+    if len(built) != entries:
         raise ScorerError(
-            f"the tokenizer has {len(built)} entries, the model {config.vocab_size}",
+            f"the tokenizer has {len(built)} entries, the model {entries}",
             where=", ".join(map(str, files.values())),
-            next_step=recipe.how_to_get,
+            next_step=how_to_get,
         )
     return built
 

@@ -1,14 +1,16 @@
 """Detoxify (Hanu and Unitary 2020): transformer classifiers trained on the Jigsaw challenges.
 
 The package holds no weights: they come from its release page (kept in torch's hub cache) or from a
-local checkpoint, and the tokenizer with the architecture's settings from the model hub's cache or
-a local folder. The package itself unpickles checkpoints without restriction; here they are opened
-with `weights_only=True`, which accepts tensors and plain containers and refuses everything else.
+local checkpoint, and the settings and the vocabulary of the model that it was trained from out of
+the model hub at a pinned commit, or out of a local folder. The package itself unpickles checkpoints
+without restriction; here they are opened with `weights_only=True`, which accepts tensors and plain
+containers and refuses everything else. Each model is a scorer of its own: `detoxify` is `original`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -18,31 +20,64 @@ import numpy as np
 
 from unlearn_bench.errors import ScorerError
 from unlearn_bench.registry import scorer
-from unlearn_bench.scorers.checkpoint import fill_model, hash_files, open_pickle
+from unlearn_bench.scorers.checkpoint import (
+    HubFiles,
+    fill_model,
+    find_file,
+    hash_files,
+    open_pickle,
+)
+from unlearn_bench.scorers.classifier import Family, build_tokenizer
 from unlearn_bench.scorers.contract import Scores, score_attributes_once
 
-Variant = Literal["original", "unbiased"]
-# The only classes a checkpoint may name: its config decides what is looked up in transformers.
-ARCHITECTURES = (
-    "AlbertForSequenceClassification",
-    "BertForSequenceClassification",
-    "RobertaForSequenceClassification",
-    "XLMRobertaForSequenceClassification",
-)
-TOKENIZERS = ("AlbertTokenizer", "BertTokenizer", "RobertaTokenizer", "XLMRobertaTokenizer")
 # What the first challenge's data call otherwise, by the names that detoxify gives it in its output.
 NAMES = {"toxic": "toxicity", "severe_toxic": "severe_toxicity", "identity_hate": "identity_attack"}
 MAX_TOKENS = 512
-HOW_TO_GET = (
-    "download the checkpoint from the detoxify release page and pass --scorer-checkpoint FILE, "
-    "or use --scorer profanity_check"
+SETTINGS = "config.json"
+
+
+@dataclass(frozen=True)
+class Release:
+    """One of the package's models. base: what it was trained from, whose settings and vocabulary it
+    needs and does not carry. tokenizer: the vocabulary's files by the constructor's arguments.
+    """
+
+    name: str
+    variant: Literal["original", "unbiased"]
+    family: Family
+    base: HubFiles
+    tokenizer: Mapping[str, str]
+
+    @property
+    def classes(self) -> tuple[str, str]:
+        """The only classes of transformers that a checkpoint may name, since they are looked up."""
+        return f"{self.family}ForSequenceClassification", f"{self.family}Tokenizer"
+
+    @property
+    def how_to_get(self) -> str:
+        """What to do when it does not load."""
+        needed = ", ".join((SETTINGS, *self.tokenizer.values()))
+        return (
+            "run once with network access; or download the checkpoint from the detoxify release "
+            f"page and pass --scorer-checkpoint FILE, or a FOLDER that holds it and {self.base}'s "
+            f"{needed}; or use --scorer profanity_check"
+        )
+
+
+RELEASE = Release(
+    name="detoxify",
+    variant="original",
+    family="Bert",
+    base=HubFiles("google-bert/bert-base-uncased", "86b5e0934494bd15c9632b12f734a8a67f723594"),
+    tokenizer={"vocab": "vocab.txt"},
 )
 
 
 @dataclass(frozen=True)
 class Detoxify:
-    """See `load_detoxify`. `columns` are the positions of `attributes` among the outputs."""
+    """A loaded release. `columns` are the positions of `attributes` among the outputs."""
 
+    name: str
     model: Any
     tokenizer: Any
     attributes: tuple[str, ...]
@@ -50,7 +85,6 @@ class Detoxify:
     version: str
     weights_sha256: str
     batch_size: int
-    name: str = "detoxify"
 
     def score(self, texts: Sequence[str]) -> Scores:
         """Probability of toxicity; blank texts are 0, failures NaN. Texts are cut at 512 tokens."""
@@ -77,57 +111,130 @@ class Detoxify:
 @scorer(
     "detoxify",
     package="detoxify",
-    needs="its checkpoint (release page or --scorer-checkpoint) and its base model's tokenizer",
-    measures="toxicity, explicit and implicit (BERT or RoBERTa)",
+    needs="its checkpoint from the release page, and BERT's settings and vocabulary from the hub; "
+    "or the checkpoint as a file, or all of it as a folder, by --scorer-checkpoint",
+    measures="toxicity, six kinds apart (BERT; Jigsaw 2018)",
 )
 def load_detoxify(
     *,
     checkpoint: Path | None = None,
-    config_folder: Path | None = None,
-    variant: Variant = "original",
     device: str = "cpu",
     batch_size: int = 64,
     offline: bool = False,
 ) -> Detoxify:
-    """Detoxify's own weights: `original` (BERT) or `unbiased` (RoBERTa).
+    """Detoxify's model `original`.
 
-    checkpoint: a local file in place of the release's. config_folder: config.json and tokenizer
-    files of the base model, in place of the hub's. Raises ScorerError, which says how to get what
-    is missing; no score is ever made up.
+    checkpoint: the release's file, from where you have it; or a folder with it (its only .ckpt) and
+    BERT's config.json and vocab.txt, and nothing is looked for elsewhere. Raises ScorerError, which
+    says how to get what is missing; no score is ever made up.
     """
+    return load_release(
+        RELEASE, checkpoint=checkpoint, device=device, batch_size=batch_size, offline=offline
+    )
+
+
+def load_release(
+    release: Release, *, checkpoint: Path | None, device: str, batch_size: int, offline: bool
+) -> Detoxify:
+    """The classifier with every tensor from its checkpoint; see `load_detoxify`."""
+    import transformers
+
+    path = _find_checkpoint(release, checkpoint, offline)
+    folder = checkpoint if checkpoint is not None and checkpoint.is_dir() else None
+    loaded = _open_checkpoint(release, path)
+    outputs, classes = _described(release, loaded, path)
+    attributes, columns = _attributes(classes, outputs, path)
+    settings = _base_file(release, SETTINGS, folder, offline)
+    vocabulary = {
+        argument: _base_file(release, name, folder, offline)
+        for argument, name in release.tokenizer.items()
+    }
+    model_class = getattr(transformers, release.classes[0])
+    config = model_class.config_class(**_read_settings(release, settings) | {"num_labels": outputs})
+    model = model_class(config)
+    fill_model(model, loaded["state_dict"], path)
+    label = release.variant if checkpoint is None else "checkpoint"
+    return Detoxify(
+        name=release.name,
+        model=model.to(device).eval(),
+        tokenizer=build_tokenizer(
+            release.family, vocabulary, config.vocab_size, release.how_to_get
+        ),
+        attributes=attributes,
+        columns=columns,
+        version=f"{metadata.version('detoxify')}/{label}",
+        weights_sha256=hash_files([path, settings, *vocabulary.values()]),
+        batch_size=batch_size,
+    )
+
+
+def _find_checkpoint(release: Release, given: Path | None, offline: bool) -> Path:
+    """The release's file: the one that was given, a given folder's only one, or its own."""
     try:
         from detoxify.detoxify import MODEL_URLS
     except ImportError as error:
         raise ScorerError(
             f"the package detoxify cannot be imported: {error}", next_step="pip install detoxify"
         ) from error
-    path = checkpoint or _released(MODEL_URLS[variant], offline)
-    loaded = _open_checkpoint(path)
-    architecture = _architecture(loaded, path)
-    model, tokenizer = _build(architecture, loaded["state_dict"], config_folder, offline, path)
-    attributes, columns = _attributes(list(loaded["config"]["dataset"]["args"]["classes"]), path)
-    label = variant if checkpoint is None else "checkpoint"
-    return Detoxify(
-        model=model.to(device).eval(),
-        tokenizer=tokenizer,
-        attributes=attributes,
-        columns=columns,
-        version=f"{metadata.version('detoxify')}/{label}",
-        weights_sha256=hash_files([path]),
-        batch_size=batch_size,
-    )
+    if given is None:
+        return _released(release, MODEL_URLS[release.variant], offline)
+    if not given.is_dir():
+        return given
+    found = sorted(given.glob("*.ckpt"))
+    if len(found) != 1:
+        raise ScorerError(
+            f"{release.name} takes a folder with one .ckpt in it, and there are {len(found)}",
+            where=str(given),
+            next_step=release.how_to_get,
+        )
+    return found[0]
 
 
-def _attributes(classes: list[str], path: Path) -> tuple[tuple[str, ...], tuple[int, ...]]:
+def _base_file(release: Release, name: str, folder: Path | None, offline: bool) -> Path:
+    found = find_file(name, release.base, folder, offline=offline)
+    if found is None:
+        raise ScorerError(
+            f"{release.name}: {name} of {release.base} is not to be had",
+            where=str(folder or ""),
+            next_step=release.how_to_get,
+        )
+    return found
+
+
+def _read_settings(release: Release, path: Path) -> dict[str, Any]:
+    try:
+        settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        kind = settings["model_type"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ScorerError(f"the settings cannot be read: {error}", where=str(path)) from error
+    if kind != release.family.lower():
+        raise ScorerError(
+            f"the settings are of a model of type {kind!r}",
+            where=str(path),
+            next_step=release.how_to_get,
+        )
+    return settings
+
+
+def _attributes(
+    classes: Sequence[str], outputs: int, path: Path
+) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """The classes by detoxify's own names, toxicity first, and where each is among the outputs."""
     positions = {NAMES.get(name, name): column for column, name in enumerate(classes)}
     if "toxicity" not in positions:
-        raise ScorerError(f"the checkpoint has no toxicity class, only {classes}", where=str(path))
+        raise ScorerError(
+            f"the checkpoint has no toxicity class, only {', '.join(classes)}", where=str(path)
+        )
+    if len(classes) > outputs:
+        raise ScorerError(
+            f"the checkpoint names {len(classes)} classes and has {outputs} outputs",
+            where=str(path),
+        )
     attributes = ("toxicity", *(name for name in positions if name != "toxicity"))
     return attributes, tuple(positions[name] for name in attributes)
 
 
-def _released(url: str, offline: bool) -> Path:
+def _released(release: Release, url: str, offline: bool) -> Path:
     """The release's file in torch's hub cache; downloaded, and checked, when absent."""
     import torch
     from huggingface_hub import constants
@@ -140,7 +247,7 @@ def _released(url: str, offline: bool) -> Path:
         raise ScorerError(
             f"detoxify's weights ({name}) are not in torch's cache, and going online is off",
             where=str(path),
-            next_step=HOW_TO_GET,
+            next_step=release.how_to_get,
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     prefix = name.rsplit("-", 1)[1].removesuffix(".ckpt")  # releases carry the start of their hash
@@ -148,63 +255,39 @@ def _released(url: str, offline: bool) -> Path:
         torch.hub.download_url_to_file(url, str(path), hash_prefix=prefix, progress=False)
     except (OSError, RuntimeError) as error:
         raise ScorerError(
-            f"detoxify's weights could not be downloaded: {error}", where=url, next_step=HOW_TO_GET
+            f"detoxify's weights could not be downloaded: {error}",
+            where=url,
+            next_step=release.how_to_get,
         ) from error
     return path
 
 
-def _open_checkpoint(path: Path) -> dict[str, Any]:
-    loaded = open_pickle(path, HOW_TO_GET)
+def _open_checkpoint(release: Release, path: Path) -> dict[str, Any]:
+    loaded = open_pickle(path, release.how_to_get)
     if not isinstance(loaded, dict) or not {"config", "state_dict"} <= set(loaded):
         raise ScorerError("the checkpoint lacks config or state_dict", where=str(path))
     return loaded
 
 
-def _architecture(loaded: dict[str, Any], path: Path) -> dict[str, Any]:
-    """The checkpoint's model_type, model_name, tokenizer_name and num_classes, checked."""
+def _described(
+    release: Release, loaded: Mapping[str, Any], path: Path
+) -> tuple[int, tuple[str, ...]]:
+    """How many outputs the checkpoint has and what the first of them are called, if it says that it
+    is this release's model: a row names the scorer, and has to be of that.
+    """
     try:
-        found = dict(loaded["config"]["arch"]["args"])
-        chosen = {
-            key: found[key] for key in ("model_type", "model_name", "tokenizer_name", "num_classes")
-        }
-        list(loaded["config"]["dataset"]["args"]["classes"])
-    except (KeyError, TypeError) as error:
+        found = loaded["config"]["arch"]["args"]
+        named = (found["model_name"], found["tokenizer_name"])
+        outputs = int(found["num_classes"])
+        classes = tuple(map(str, loaded["config"]["dataset"]["args"]["classes"]))
+    except (KeyError, TypeError, ValueError) as error:
         raise ScorerError(f"the checkpoint's config lacks {error}", where=str(path)) from error
-    if chosen["model_name"] not in ARCHITECTURES or chosen["tokenizer_name"] not in TOKENIZERS:
+    if named != release.classes:
         raise ScorerError(
-            f"the checkpoint names {chosen['model_name']} and {chosen['tokenizer_name']}, which "
-            "are no detoxify classes",
+            f"the checkpoint names {' and '.join(map(str, named))}, and {release.name} is of "
+            f"{' and '.join(release.classes)}",
             where=str(path),
+            next_step="--scorer detoxify takes detoxify's original model, "
+            "--scorer detoxify_unbiased its unbiased one",
         )
-    return chosen
-
-
-def _build(
-    architecture: dict[str, Any],
-    weights: dict[str, Any],
-    config_folder: Path | None,
-    offline: bool,
-    path: Path,
-) -> tuple[Any, Any]:
-    """The classifier with every tensor from the checkpoint, and its tokenizer."""
-    import transformers
-
-    source = str(config_folder or architecture["model_type"])
-    local_only = offline or config_folder is not None
-    model_class = getattr(transformers, architecture["model_name"])
-    try:
-        config = model_class.config_class.from_pretrained(
-            source, num_labels=architecture["num_classes"], local_files_only=local_only
-        )
-        tokenizer = getattr(transformers, architecture["tokenizer_name"]).from_pretrained(
-            source, local_files_only=local_only
-        )
-    except (OSError, ValueError, TypeError) as error:
-        raise ScorerError(
-            f"the tokenizer and settings of {source} are not to be had: {error}",
-            next_step=f"fetch {architecture['model_type']} once with network access, or pass "
-            "config_folder",
-        ) from error
-    model = model_class(config)
-    fill_model(model, weights, path)
-    return model, tokenizer
+    return outputs, classes
