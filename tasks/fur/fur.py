@@ -26,15 +26,18 @@ def score_choice(document: dict[str, Any], results: list[Likelihood]) -> dict[st
     """Choice accuracy, memorisation, extraction strength, probability and truth ratio of one
     question.
 
-    results: one per option, in the document's order, with their per-token parts.
+    results: one per option, in the document's order, with their per-token parts. A document with a
+    "paraphrased_answer" (TOFU's) has that among the options too: its truth ratio takes it for the
+    answer, as arXiv 2401.06121 does, since the wrong options are written in its words.
     """
     by_option = dict(zip(document["options"], results, strict=True))
+    reworded = document.get("paraphrased_answer")
     metrics: dict[str, float] = {}
     for part, answer in answers(document).items():
         others = [
             option
             for option in document["options"]
-            if option not in (document["answer"], document["new_answer"])
+            if option not in (document["answer"], document["new_answer"], reworded)
         ]
         greedy = by_option[answer].token_is_greedy
         metrics[f"{part}_exact_memorization"] = float(greedy.mean())
@@ -43,11 +46,12 @@ def score_choice(document: dict[str, Any], results: list[Likelihood]) -> dict[st
         if others:  # a public set without wrong options has nothing to choose from
             wrong = [by_option[option] for option in others]
             metrics[f"{part}_choice_acc"] = choice_accuracy(by_option[answer], wrong)
-            metrics |= truth(part, by_option[answer], wrong)
+            metrics |= truth(part, by_option[reworded or answer], wrong)
     if document["new_answer"]:
         new, old = by_option[document["new_answer"]], by_option[document["answer"]]
         suffix = "" if document["phrasing"] == "verbatim" else "_paraphrase"
-        metrics[f"update{suffix}_efficacy"] = float(mean_log_prob(new) > mean_log_prob(old))
+        nearer = mean_log_prob(new) - mean_log_prob(old)
+        metrics[f"update{suffix}_efficacy"] = nearer if math.isnan(nearer) else float(nearer > 0)
     return metrics
 
 

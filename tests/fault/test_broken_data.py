@@ -95,9 +95,10 @@ def test_xstest_labels_and_types_are_checked(tmp_path: Path, table: str, why: st
 
 
 def test_an_empty_request_is_refused(tmp_path: Path) -> None:
-    write(tmp_path / advbench.FOLDER_FILE, "goal,target\nDo harm,a\n ,b\n")
-    with pytest.raises(CorruptDataError, match="line 3 has no request"):
+    table = write(tmp_path / advbench.FOLDER_FILE, "goal,target\nDo harm,a\n ,b\n")
+    with pytest.raises(CorruptDataError, match="has no request") as caught:
         advbench.read_folder(tmp_path)
+    assert caught.value.where == f"{table}, line 3"
     path = write(tmp_path / "mini.jsonl", '{"id": "a", "prompt": 5}\n')
     with pytest.raises(CorruptDataError, match="prompt is not a text") as caught:
         advbench.read_mini(path)
@@ -110,10 +111,10 @@ def test_an_empty_request_is_refused(tmp_path: Path) -> None:
         ("", "not valid JSON", ""),
         ('[{"text": "a", "label": "hate"}', "not valid JSON", ""),
         ("{}", "not a JSON list", ""),
-        ('[{"text": "a", "label": "hate"}, {"label": "hate"}]', "lacks text", ", line 2"),
-        ('[{"text": "a", "label": "hate"}, {"text": 2, "label": "hate"}]', "text", ", line 2"),
-        ('[{"text": "a", "label": ["hate"]}]', "unknown label", ", line 1"),
-        ('["a"]', "not a JSON object", ", line 1"),
+        ('[{"text": "a", "label": "hate"}, {"label": "hate"}]', "lacks text", ", record 2"),
+        ('[{"text": "a", "label": "hate"}, {"text": 2, "label": "hate"}]', "text", ", record 2"),
+        ('[{"text": "a", "label": ["hate"]}]', "unknown label", ", record 1"),
+        ('["a"]', "not a JSON object", ", record 1"),
     ],
 )
 def test_broken_statements_are_refused(tmp_path: Path, content: str, why: str, place: str) -> None:
@@ -139,8 +140,9 @@ def test_ratings_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
     """An absent rating must not make a statement harmless."""
     rows = [{"text": "a", "toxicity_ai": 1.0, "toxicity_human": None}]
     write_parquet(tmp_path / toxigen_classification.HUB_FILE, rows)
-    with pytest.raises(CorruptDataError, match=r"row 1: its ratings are \[1\.0, None\]"):
+    with pytest.raises(CorruptDataError, match=r"its ratings are \[1\.0, None\]") as caught:
         toxigen_classification.read_hub(tmp_path)
+    assert caught.value.where.endswith(".parquet, row 1")
 
 
 def test_line_separators_inside_a_text_do_not_cut_it(tmp_path: Path) -> None:
@@ -227,14 +229,17 @@ def test_truthfulqa_in_another_order_is_refused(
         truthfulqa.read_folder(tmp_path)
 
 
-def test_truthfulqa_without_references_is_refused(tmp_path: Path) -> None:
+def test_truthfulqa_without_references_is_refused_with_the_line_of_the_table(
+    tmp_path: Path,
+) -> None:
     """lm-eval takes a maximum over them, which has none to take."""
     item = {"question": "Q?", "mc1_targets": {"No": 1, "Yes": 0}, "mc2_targets": {"N": 1, "Y": 0}}
     write(tmp_path / "truthfulqa" / "mc_task.json", json.dumps([item]))
     columns = "Category,Question,Best Answer,Correct Answers,Incorrect Answers"
-    write(tmp_path / "truthfulqa" / "TruthfulQA.csv", f"{columns}\nc,Q?,No,No, ; \n")
-    with pytest.raises(CorruptDataError, match="question 1 has no incorrect_answers"):
+    table = write(tmp_path / "truthfulqa" / "TruthfulQA.csv", f"{columns}\nc,Q?,No,No, ; \n")
+    with pytest.raises(CorruptDataError, match="has no incorrect_answers") as caught:
         truthfulqa.read_folder(tmp_path)
+    assert caught.value.where == f"{table}, line 2"
 
 
 def test_truthfulqa_files_of_two_revisions_are_refused(tmp_path: Path) -> None:
@@ -242,8 +247,30 @@ def test_truthfulqa_files_of_two_revisions_are_refused(tmp_path: Path) -> None:
     write(tmp_path / "truthfulqa" / "mc_task.json", json.dumps([item]))
     columns = "Category,Question,Best Answer,Correct Answers,Incorrect Answers"
     write(tmp_path / "truthfulqa" / "TruthfulQA.csv", f"{columns}\nc,Other?,No,No,Yes\n")
-    with pytest.raises(CorruptDataError, match=r"not the question of mc_task\.json"):
+    with pytest.raises(CorruptDataError, match=r"not the question of record 1 of mc_task\.json"):
         truthfulqa.read_folder(tmp_path)
+
+
+def test_truthfulqa_names_the_record_of_the_list_and_the_line_of_the_table(tmp_path: Path) -> None:
+    """The first row has a line break in a cell: header 1, first row 2 and 3, second row 4."""
+    item = {"mc1_targets": {"No": 1, "Yes": 0}, "mc2_targets": {"N": 1, "Y": 0}}
+    items = [item | {"question": "Q?"}, item | {"question": "R?"}]
+    path = write(tmp_path / "truthfulqa" / "mc_task.json", json.dumps(items, indent=1))
+    columns = "Category,Question,Best Answer,Correct Answers,Incorrect Answers"
+    first = 'c,Q?,No,"No\nNever",Yes\n'
+    table = write(tmp_path / "truthfulqa" / "TruthfulQA.csv", f"{columns}\n{first}c,S?,No,No,Yes\n")
+    with pytest.raises(CorruptDataError, match="not the question of record 2") as caught:
+        truthfulqa.read_folder(tmp_path)
+    assert caught.value.where == f"{table}, line 4"
+    items[1]["mc1_targets"] = {"Yes": 0, "No": 1}
+    write(path, json.dumps(items, indent=1))
+    with pytest.raises(CorruptDataError, match="mc1_targets does not start") as caught:
+        truthfulqa.read_folder(tmp_path)
+    assert caught.value.where == f"{path}, record 2"
+    write(path, json.dumps(items[:1]))
+    with pytest.raises(CorruptDataError, match=r"2 questions here, 1 in mc_task\.json") as caught:
+        truthfulqa.read_folder(tmp_path)
+    assert caught.value.where == f"{table}, line 4"
 
 
 def test_sums_name_the_file_that_changed(tmp_path: Path) -> None:

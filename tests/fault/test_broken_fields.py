@@ -1,4 +1,4 @@
-"""A field of another type in any released file is refused with file and line."""
+"""A field of another type in any released file is refused with file and line or record."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ HERE = settings(
 )
 
 
-def refused(path: Path, line: int, read: Callable[[], Any]) -> None:
+def refused(path: Path, number: int, read: Callable[[], Any], unit: str = "line") -> None:
     with pytest.raises(CorruptDataError) as caught:
         read()
-    assert caught.value.where == f"{path}, line {line}"
+    assert caught.value.where == f"{path}, {unit} {number}"
 
 
 @HERE
@@ -73,4 +73,4 @@ def test_truthfulqa(value: Any, key: str, tmp_path: Path) -> None:
         "Category,Question,Best Answer,Correct Answers,Incorrect Answers\n"
         "A,Q?,Right.,Right.,Wrong.\n"
     )
-    refused(path, 1, lambda: truthfulqa.read_folder(tmp_path))
+    refused(path, 1, lambda: truthfulqa.read_folder(tmp_path), unit="record")

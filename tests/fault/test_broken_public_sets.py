@@ -1,4 +1,4 @@
-"""Damaged files of public sets are refused with file and line, never scored."""
+"""Damaged files of public sets are refused with file and line, record or row, never scored."""
 
 from __future__ import annotations
 
@@ -89,7 +89,8 @@ def test_a_field_of_another_type_is_refused_with_its_record(
             write_jsonl(path, rows)
         else:
             public_files.write_json(path, rows)
-        assert f"line {number + 1}" in refused(path, read).where
+        place = f"{'line' if lines else 'record'} {number + 1}"
+        assert refused(path, read).where == f"{path}, {place}"
     finally:
         path.write_text(whole)
 
@@ -138,6 +139,16 @@ def test_nesting_without_end_is_refused(content: str, tmp_path: Path) -> None:
             lambda rows: [{k: v for k, v in row.items() if k[:9] != "paraphras"} for row in rows],
             "line 1",
         ),
+        (
+            "forget01_perturbed",
+            lambda rows: [rows[0], rows[1] | {"paraphrased_answer": " "}, *rows[2:]],
+            "paraphrased_answer is not a text",
+        ),
+        (
+            "retain_perturbed",
+            lambda rows: [rows[0] | {"paraphrased_answer": rows[0]["perturbed_answer"][1]}],
+            "a wrong option is the answer",
+        ),
     ],
 )
 def test_tofu_files_that_do_not_fit_each_other(
@@ -152,7 +163,7 @@ def test_tofu_files_that_do_not_fit_each_other(
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"case_id": 0}, "repeats case_id of line 1"),
+        ({"case_id": 0}, "repeats case_id of record 1"),
         ({"case_id": "one"}, "case_id is not a whole number"),
         ({"target_new": "French"}, "nothing is updated"),
     ],
@@ -165,7 +176,7 @@ def test_counterfact_records_that_cannot_be(
     path = public_files.write_json(tmp_path / counterfact.FILE, records)
     error = refused(path, lambda: counterfact.read_folder(tmp_path))
     assert words in error.what
-    assert "line 2" in error.where
+    assert error.where == f"{path}, record 2"
 
 
 @pytest.mark.parametrize(
@@ -191,10 +202,20 @@ def test_the_count_names_the_file_of_its_split(tmp_path: Path) -> None:
     rows = public_files.tofu_rows()
     rows["full"] = [{"question": f"Q{i}?", "answer": "A."} for i in range(3960)] + rows["forget01"]
     rows["retain_perturbed"] = [
-        rows["full"][0] | {"paraphrased_question": "Q?", "perturbed_answer": ["B"]}
+        rows["full"][0]
+        | {"paraphrased_question": "Q?", "paraphrased_answer": "C", "perturbed_answer": ["B"]}
     ]
     public_files.write_tofu(tmp_path / "tofu", **rows)
     with pytest.raises(CorruptDataError) as caught:
         load_edit_set("tofu_forget01", SourceOptions(tmp_path, True, tmp_path / "cache"))
-    assert caught.value.where.endswith("retain_perturbed.json")
+    assert caught.value.where.endswith("retain_perturbed.json, line 1")
     assert "has 1 rows, expected 400" in caught.value.what
+
+
+def test_a_person_without_a_passage_would_be_forgotten_unlearned(tmp_path: Path) -> None:
+    public_files.write_rwku(tmp_path)
+    path = tmp_path / "passage.json"
+    passages = json.loads(path.read_text())
+    public_files.write_json(path, passages[:7] + passages[8:])
+    error = refused(path, lambda: rwku.read_files(tmp_path))
+    assert error.what == "has no passage about 'Person 7'"

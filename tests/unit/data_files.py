@@ -12,6 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
+from unlearn_bench.data.dataset import HubFiles
+
 REAL_DATA = Path(
     os.environ.get("UNLEARN_BENCH_TEST_DATA", Path(__file__).parents[3] / "shared" / "data")
 )
@@ -26,6 +28,11 @@ def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
     return path
+
+
+def snapshot_folder(cache: Path, hub: HubFiles) -> Path:
+    """Where the hub's client, with this cache, looks for the pinned commit's files."""
+    return cache / f"datasets--{hub.repo.replace('/', '--')}" / "snapshots" / hub.revision
 
 
 def write_parquet(path: Path, rows: list[dict[str, Any]]) -> Path:

@@ -93,6 +93,29 @@ def test_truth_ratio(
     assert kept["retain_stranger_truth_ratio"] == pytest.approx(retain, abs=1e-8)
 
 
+def test_a_reworded_answer_is_weighed_and_not_chosen() -> None:
+    """The wrong options have 0.1 per token, the answer 0.4, and in their words 0.8: R = 1/8, which
+    with the answer's own words were 1/4. The choice is between 0.4 and 0.1, and 0.8 stands apart.
+    """
+    asked = document(options=["w1", "right", "w2", "w3", "reworded"], paraphrased_answer="reworded")
+    results = [*likelihoods(0.4, 0.1, 0.1, 0.1), option(math.log(0.8), math.log(0.8))]
+    gone = fur("score_choice")(asked, results)
+    assert gone["forget_truth_ratio"] == pytest.approx(1 / 8)
+    assert gone["forget_wrong_share"] == pytest.approx(1 / 9)
+    assert gone["forget_choice_acc"] == 1.0
+    assert gone["forget_probability"] == pytest.approx(0.4)
+    kept = fur("score_choice")(asked | {"part": "retain"}, results)
+    assert kept["retain_truth_ratio"] == pytest.approx(1 - 1 / 8)
+
+
+def test_a_question_without_a_reworded_answer_takes_its_own() -> None:
+    """TOFU's real authors, in documents whose others have one: R = 0.1/0.4."""
+    results = likelihoods(0.4, 0.1, 0.1, 0.1)
+    asked = document(part="real_authors", paraphrased_answer="")
+    metrics = fur("score_choice")(asked, results)
+    assert metrics["real_authors_truth_ratio"] == pytest.approx(3 / 4)
+
+
 def test_a_truth_ratio_beyond_any_float_is_a_number() -> None:
     """ln R = 2000: R is no float, R/(1 + R) is 1 and 1/R is 0."""
     metrics = fur("score_choice")(document(), [option(-1), option(-2001), option(-1), option(-1)])

@@ -124,6 +124,29 @@ class TestTofu:
             "forget": 40, "retain": 5, "real_authors": 1, "world_facts": 1,
         }  # fmt: skip
 
+    def test_the_reworded_answer_stands_behind_the_options(self, options: SourceOptions) -> None:
+        """Five wrong answers and the right one in a shuffled order, as without it; then the words
+        in which the wrong ones are written. Real authors have none.
+        """
+        documents = asked("tofu_forget01", options)
+        forget = [document for document in documents if document["part"] == "forget"]
+        assert {document["phrasing"] for document in forget} == {"verbatim", "paraphrase1"}
+        for document in forget:
+            *chosen, reworded = document["options"]
+            assert reworded == document["paraphrased_answer"] == f"It was: {document['answer']}"
+            assert sorted(chosen)[0].startswith("Author")
+            assert len(chosen) == 6
+        real = next(document for document in documents if document["part"] == "real_authors")
+        assert (real["paraphrased_answer"], len(real["options"])) == ("", 3)
+
+    @pytest.mark.parametrize("name", ["fur", "counterfact_100", "wikibio"])
+    def test_no_other_set_knows_of_reworded_answers(
+        self, name: str, options: SourceOptions
+    ) -> None:
+        assert set(asked(name, options)[0]) == {
+            "id", "subject", "part", "phrasing", "prompt", "options", "answer", "new_answer",
+        }  # fmt: skip
+
     def test_paraphrases_and_general_knowledge_are_never_trained_on(
         self, options: SourceOptions
     ) -> None:
@@ -263,6 +286,9 @@ class TestRealFiles:
             "forget": forgotten, "retain": 400, "real_authors": 100, "world_facts": 117,
         }  # fmt: skip
         assert len({row["subject"] for row in rows["forget"]}) == forgotten // 20
+        reworded = [row["paraphrased_answer"] for row in (*rows["forget"], *rows["retain"])]
+        assert all(reworded)
+        assert not any(row["paraphrased_answer"] for row in rows["real_authors"])
 
     def test_the_rest_of_full_is_what_the_authors_release_as_retain(self) -> None:
         released = gzip.decompress((REAL_DATA / "tofu" / "retain90.json.gz").read_bytes())

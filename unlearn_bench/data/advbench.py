@@ -15,7 +15,14 @@ from unlearn_bench.data.dataset import (
     read_parquet,
     with_ids,
 )
-from unlearn_bench.data.files import corrupt, read_csv, read_jsonl, require_unique_ids
+from unlearn_bench.data.files import (
+    Unit,
+    corrupt,
+    read_csv,
+    read_jsonl,
+    refuse_repeats,
+    require_unique_ids,
+)
 
 FOLDER_FILE = "advbench/harmful_behaviors.csv"
 HUB_FILE = "AdvBench/train-00000-of-00001.parquet"
@@ -24,15 +31,15 @@ HUB_FILE = "AdvBench/train-00000-of-00001.parquet"
 def read_folder(root: Path) -> Splits:
     """The authors' table; its column `goal`."""
     path = root / FOLDER_FILE
-    found = [(f"line {line}", row["goal"]) for line, row in read_csv(path, ("goal",))]
-    return finish("advbench", found, path)
+    found = [(line, row["goal"]) for line, row in read_csv(path, ("goal",))]
+    return finish("advbench", found, path, "line")
 
 
 def read_hub(root: Path) -> Splits:
     """The same requests; the column `query`."""
     path = root / HUB_FILE
     rows = enumerate(read_parquet(path, ("query",)), start=1)
-    return finish("advbench", [(f"row {number}", row["query"]) for number, row in rows], path)
+    return finish("advbench", [(number, row["query"]) for number, row in rows], path, "row")
 
 
 def read_mini(path: Path) -> Splits:
@@ -42,16 +49,18 @@ def read_mini(path: Path) -> Splits:
     return {"test": [{"id": row["id"], "prompt": row["prompt"]} for row in rows]}
 
 
-def finish(dataset: str, requests: list[tuple[str, object]], path: Path) -> Splits:
-    """The one split of a set of requests, each given with its place in the file.
+def finish(dataset: str, requests: list[tuple[int, object]], path: Path, unit: Unit) -> Splits:
+    """The one split of a set of requests, each given with the number of its line or row.
 
-    Raises CorruptDataError for one that is empty or no text.
+    Raises CorruptDataError for one that is empty, no text or there twice.
     """
-    for place, request in requests:
+    for number, request in requests:
         if not isinstance(request, str) or not request.strip():
-            raise corrupt(path, 0, f"{place} has no request")
-    rows = with_ids(dataset, ({"prompt": request} for _, request in requests), ("prompt",))
-    return {"test": in_id_order(rows)}
+            raise corrupt(path, number, "has no request", unit)
+    rows = [{"prompt": request} for _, request in requests]
+    numbers = [number for number, _ in requests]
+    refuse_repeats(rows, path, "prompt", unit=unit, numbers=numbers)
+    return {"test": in_id_order(with_ids(dataset, rows, ("prompt",)))}
 
 
 DATASET = Dataset(

@@ -47,13 +47,14 @@ def read_folder(root: Path) -> Splits:
     """EasyEdit's list of records, ids `counterfact-<case_id>`. Raises CorruptDataError."""
     path = find_file(root, FILE)
     rows = read_json_records(path, ("case_id", *TEXTS))
-    require_texts(rows, path, *TEXTS)
+    require_texts(rows, path, *TEXTS, unit="record")
     for number, row in enumerate(rows, start=1):
         if not isinstance(row["case_id"], int):
-            raise corrupt(path, number, "case_id is not a whole number")
+            raise corrupt(path, number, "case_id is not a whole number", "record")
         if row["target_new"] == row["ground_truth"]:
-            raise corrupt(path, number, "target_new is the ground truth: nothing is updated")
-    refuse_repeats(rows, path, "case_id")
+            what = "target_new is the ground truth: nothing is updated"
+            raise corrupt(path, number, what, "record")
+    refuse_repeats(rows, path, "case_id", unit="record")
     return {"records": [{"id": f"counterfact-{row['case_id']}", **row} for row in rows]}
 
 

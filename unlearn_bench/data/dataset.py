@@ -6,11 +6,11 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from unlearn_bench.data.files import Row, corrupt
+from unlearn_bench.data.files import Row, Unit, corrupt, read_text
 from unlearn_bench.data.packages import PackagedFile
 
 Splits = dict[str, list[Row]]
@@ -36,8 +36,10 @@ class Dataset:
     repository has the files in the authors' form; read_hub is then never called. read_folder and
     read_hub get the root that those paths and patterns are relative to; read_package and read_mini
     get the one file. counts: per source and split, the numbers of rows that a whole copy can have.
-    validation: set some rows of every split aside, see `set_aside`. held_out: where the rows on
-    which options are chosen lie in files of their own; its readers give one split, "validation".
+    split_files: per source and split, the file (or the folder of files) that holds it, where that
+    is not the source's first. validation: set some rows of every split aside, see `set_aside`.
+    held_out: where the rows on which options are chosen lie in files of their own; its readers give
+    one split, "validation".
     """
 
     name: str
@@ -52,13 +54,15 @@ class Dataset:
     read_mini: Reader | None = None
     validation: bool = False
     held_out: Dataset | None = None
+    split_files: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 def with_ids(dataset: str, rows: Iterable[Row], content: tuple[str, ...]) -> list[Row]:
     """Put a stable "id" first in every row: the data set's name and a hash of the `content` keys.
 
-    Equal content has the same id whatever the source and position; a repeated row gets the
-    suffix "-2", "-3", ... in order of appearance.
+    Equal content has the same id whatever the source and position. A repeated row gets the suffix
+    "-2", "-3", ... in order of appearance: readers let one come this far only where the released
+    files have some, and refuse it elsewhere (`refuse_repeats`).
     """
     seen: Counter[str] = Counter()
     numbered = []
@@ -124,3 +128,20 @@ def read_parquet(path: Path, columns: tuple[str, ...]) -> list[Row]:
     if not rows:
         raise corrupt(path, 0, f"{path.name} has no rows")
     return rows
+
+
+def last_place(path: Path) -> tuple[int, Unit]:
+    """The number of a file's last line, record or row, and which of them it is; 0 for a folder.
+
+    Read again from the file, since a split may hold only some of its rows.
+    """
+    import pyarrow.parquet
+
+    if path.is_dir():
+        return 0, "line"
+    if path.suffix == ".parquet":
+        return int(pyarrow.parquet.read_metadata(path).num_rows), "row"
+    text = read_text(path)
+    if text.lstrip().startswith("["):
+        return len(json.loads(text)), "record"
+    return text.removesuffix("\n").count("\n") + 1, "line"

@@ -5,16 +5,20 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import itertools
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import unlearn_bench
 from unlearn_bench.data.packages import sha256_of
 from unlearn_bench.errors import CorruptDataError, MissingDataError
 
 Row = dict[str, Any]
+# What the rows of a file are: lines of text, records of a JSON list (or of a table whose cells have
+# line breaks), or rows of a parquet file. Only lines can be jumped to, so errors say which.
+Unit = Literal["line", "record", "row"]
 
 
 def tasks_folder() -> Path:
@@ -30,9 +34,9 @@ def tasks_folder() -> Path:
     )
 
 
-def corrupt(path: Path, line: int, why: str) -> CorruptDataError:
-    """The error for line `line` (1-based; 0 = the whole file) of `path`."""
-    where = f"{path}, line {line}" if line else str(path)
+def corrupt(path: Path, number: int, why: str, unit: Unit = "line") -> CorruptDataError:
+    """The error for the line, record or row with this number (1-based; 0 = the whole file)."""
+    where = f"{path}, {unit} {number}" if number else str(path)
     return CorruptDataError(why, where=where, next_step="fetch the file again or restore it")
 
 
@@ -74,9 +78,9 @@ def read_jsonl(path: Path, required: Iterable[str] = (), texts: Iterable[str] = 
 
 
 def read_json_records(path: Path, required: Iterable[str] = ()) -> list[Row]:
-    """One JSON list of objects, each with the `required` keys; a "line" is then a record's number.
+    """One JSON list of objects, each with the `required` keys.
 
-    Raises as `read_jsonl`, also for a list without a record.
+    Raises as `read_jsonl` but with the record's number, also for a list without a record.
     """
     try:
         rows = json.loads(read_text(path))
@@ -84,23 +88,28 @@ def read_json_records(path: Path, required: Iterable[str] = ()) -> list[Row]:
         raise corrupt(path, 0, f"not valid JSON: {error}") from error
     if not isinstance(rows, list) or not rows:
         raise corrupt(path, 0, "not a JSON list with records")
-    return [_object(row, required, path, number) for number, row in enumerate(rows, start=1)]
+    return [
+        _object(row, required, path, number, "record") for number, row in enumerate(rows, start=1)
+    ]
 
 
-def _object(row: Any, required: Iterable[str], path: Path, number: int) -> Row:
+def _object(row: Any, required: Iterable[str], path: Path, number: int, unit: Unit = "line") -> Row:
     if not isinstance(row, dict):
-        raise corrupt(path, number, "not a JSON object")
+        raise corrupt(path, number, "not a JSON object", unit)
     absent = [key for key in required if key not in row]
     if absent:
-        raise corrupt(path, number, f"lacks {', '.join(absent)}")
+        raise corrupt(path, number, f"lacks {', '.join(absent)}", unit)
     return row
 
 
-def read_csv(path: Path, columns: tuple[str, ...]) -> list[tuple[int, Row]]:
+def read_csv(
+    path: Path, columns: tuple[str, ...], optional: tuple[str, ...] = ()
+) -> list[tuple[int, Row]]:
     """The rows of a table with a header line: just `columns`, each row with the line it ends on.
 
-    Raises MissingDataError, or CorruptDataError for absent columns, a row that is cut short, an
-    open quotation mark and a table without rows.
+    optional: columns that come too where the table has them. Raises MissingDataError, or
+    CorruptDataError for absent columns, a row that is cut short, an open quotation mark and a table
+    without rows.
     """
     reader = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
     rows = []
@@ -108,8 +117,9 @@ def read_csv(path: Path, columns: tuple[str, ...]) -> list[tuple[int, Row]]:
         absent = [name for name in columns if name not in (reader.fieldnames or ())]
         if absent:
             raise corrupt(path, 1, f"lacks the columns {', '.join(absent)}")
+        wanted = [*columns, *(name for name in optional if name in (reader.fieldnames or ()))]
         for row in reader:
-            chosen = {name: row[name] for name in columns}
+            chosen = {name: row[name] for name in wanted}
             if None in row or None in chosen.values():
                 raise corrupt(path, reader.line_num, "has not as many cells as the header")
             rows.append((reader.line_num, chosen))
@@ -120,7 +130,7 @@ def read_csv(path: Path, columns: tuple[str, ...]) -> list[tuple[int, Row]]:
     return rows
 
 
-def require_texts(rows: Iterable[Row], path: Path, *keys: str) -> None:
+def require_texts(rows: Iterable[Row], path: Path, *keys: str, unit: Unit = "line") -> None:
     """Raise CorruptDataError at the first row where one of `keys` is not a text with words in it.
 
     A key that ends in `[]` is a list of such texts, and of at least one.
@@ -131,17 +141,30 @@ def require_texts(rows: Iterable[Row], path: Path, *keys: str) -> None:
             texts = value if key.endswith("[]") and isinstance(value, list) else [value]
             if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
                 kind = "a list of texts" if key.endswith("[]") else "a text"
-                raise corrupt(path, number, f"{key.removesuffix('[]')} is not {kind}")
+                raise corrupt(path, number, f"{key.removesuffix('[]')} is not {kind}", unit)
 
 
-def refuse_repeats(rows: Iterable[Row], path: Path, *keys: str) -> None:
-    """Raise CorruptDataError at the first row that has the same `keys` as an earlier one."""
+def refuse_repeats(
+    rows: Iterable[Row],
+    path: Path,
+    *keys: str,
+    own_id: tuple[str, ...] = (),
+    unit: Unit = "line",
+    numbers: Iterable[int] | None = None,
+) -> None:
+    """Raise CorruptDataError at the first row that has the same `keys` as an earlier one.
+
+    own_id: keys by which the file itself tells its rows apart; rows that have them are compared by
+    these instead, so that two of them may say the same. numbers: of the rows, where these are not
+    1, 2, 3, ... (lines of a table).
+    """
     first: dict[str, int] = {}
-    for number, row in enumerate(rows, start=1):
-        content = json.dumps([row[key] for key in keys])
+    for number, row in zip(numbers or itertools.count(1), rows, strict=False):
+        known_by = own_id if own_id and all(key in row for key in own_id) else keys
+        content = json.dumps([known_by, [row[key] for key in known_by]], default=repr)
         if content in first:
-            what = f"repeats {' and '.join(keys)} of line {first[content]}"
-            raise corrupt(path, number, what)
+            what = f"repeats {' and '.join(known_by)} of {unit} {first[content]}"
+            raise corrupt(path, number, what, unit)
         first[content] = number
 
 

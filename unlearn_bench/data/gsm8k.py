@@ -5,7 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from unlearn_bench.data.dataset import Dataset, HubFiles, Splits, read_parquet, with_ids
-from unlearn_bench.data.files import Row, corrupt, read_jsonl, require_texts, require_unique_ids
+from unlearn_bench.data.files import (
+    Row,
+    Unit,
+    corrupt,
+    read_jsonl,
+    refuse_repeats,
+    require_texts,
+    require_unique_ids,
+)
 
 CONTENT = ("question", "answer")
 HUB_FILES = {
@@ -26,7 +34,7 @@ def read_folder(root: Path) -> Splits:
 def read_hub(root: Path) -> Splits:
     """The hub's parquet files of the `main` configuration."""
     return {
-        split: _rows(read_parquet(root / file, CONTENT), root / file)
+        split: _rows(read_parquet(root / file, CONTENT), root / file, "row")
         for split, file in HUB_FILES.items()
     }
 
@@ -43,8 +51,9 @@ def read_mini(path: Path) -> Splits:
     return splits
 
 
-def _rows(rows: list[Row], path: Path) -> list[Row]:
-    require_texts(rows, path, *CONTENT)
+def _rows(rows: list[Row], path: Path, unit: Unit = "line") -> list[Row]:
+    require_texts(rows, path, *CONTENT, unit=unit)
+    refuse_repeats(rows, path, *CONTENT, unit=unit)
     return with_ids("gsm8k", rows, CONTENT)
 
 
@@ -61,4 +70,5 @@ DATASET = Dataset(
     counts={source: {"train": (7473,), "test": (1319,)} for source in ("folder", "hub")},
     mini_file="gsm8k/mini/problems.jsonl",
     read_mini=read_mini,
+    split_files={"folder": FOLDER_FILES, "hub": HUB_FILES},
 )

@@ -19,18 +19,18 @@ def read_folder(root: Path) -> Splits:
     """The authors' table, its rows of the functional category `standard`."""
     path = root / FOLDER_FILE
     rows = [
-        (f"line {line}", row["Behavior"])
+        (line, row["Behavior"])
         for line, row in read_csv(path, ("Behavior", "FunctionalCategory"))
         if row["FunctionalCategory"] == "standard"
     ]
-    return finish("harmbench", rows, path)
+    return finish("harmbench", rows, path, "line")
 
 
 def read_hub(root: Path) -> Splits:
     """The configuration `standard`; the column `prompt`."""
     path = root / HUB_FILE
     rows = enumerate(read_parquet(path, ("prompt",)), start=1)
-    return finish("harmbench", [(f"row {number}", row["prompt"]) for number, row in rows], path)
+    return finish("harmbench", [(number, row["prompt"]) for number, row in rows], path, "row")
 
 
 DATASET = Dataset(

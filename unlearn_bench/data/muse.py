@@ -41,9 +41,9 @@ def read_files(root: Path) -> Splits:
     for split, columns in COLUMNS.items():
         path = root / _file(split)
         rows = read_parquet(path, columns)
-        require_texts(rows, path, *columns)
+        require_texts(rows, path, *columns, unit="row")
         if not split.startswith("raw/"):
-            refuse_repeats(rows, path, columns[0])
+            refuse_repeats(rows, path, columns[0], unit="row")
         splits[split] = with_ids(f"muse-{split.replace('/', '-')}", rows, columns)
     return splits
 
@@ -90,15 +90,17 @@ def _pieces(splits: Splits, split: str) -> tuple[Example, ...]:
 def _source(name: str) -> PublicSource:
     repo, revision = REVISIONS[name]
     counts = {split: (size,) for split, size in {**TEXTS[name], **QUESTIONS}.items()}
-    files = tuple(_file(split) for split in COLUMNS)
+    files = {split: _file(split) for split in COLUMNS}
+    below = {split: f"muse/{name}/{file}" for split, file in files.items()}
     return PublicSource(
         dataset=Dataset(
             name=f"muse_{name}",
-            folder_files=tuple(f"muse/{name}/{file}" for file in files),
+            folder_files=tuple(below.values()),
             read_folder=lambda root: read_files(root / "muse" / name),
-            hub=HubFiles(repo=repo, revision=revision, patterns=files),
+            hub=HubFiles(repo=repo, revision=revision, patterns=tuple(files.values())),
             read_hub=read_files,
             counts={"folder": counts, "hub": counts},
+            split_files={"folder": below, "hub": files},
         ),
         build=build,
     )

@@ -24,7 +24,9 @@ class Question:
     part: whose metrics it counts for (`forget`, `retain`, ...; of an update `update`, scored as
     `update_old` and `update_new`). subject: what its answers have in common with others'.
     wrong_options: () where the set has none; then nothing is chosen, only answered. form: how the
-    question stands in the prompt.
+    question stands in the prompt. paraphrased_answer: the answer in the words of the wrong options,
+    with which the truth ratio compares them; "" where a question has none, None of a set in which
+    none has.
     """
 
     id: str
@@ -36,6 +38,7 @@ class Question:
     paraphrases: tuple[str, ...] = ()
     wrong_options: tuple[str, ...] = ()
     form: str = QUESTION_FORM
+    paraphrased_answer: str | None = None
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,7 @@ def _refuse_requests(requested: Collection[str] | None) -> None:
 
 
 def _evaluation_row(question: Question) -> Row:
+    reworded = question.paraphrased_answer
     return {
         "id": question.id,
         "subject": question.subject,
@@ -114,4 +118,5 @@ def _evaluation_row(question: Question) -> Row:
         "new_answer": question.new_answer,
         "paraphrases": list(question.paraphrases),
         "wrong_options": list(question.wrong_options),
+        **({} if reworded is None else {"paraphrased_answer": reworded}),
     }

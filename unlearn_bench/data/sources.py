@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -30,7 +30,7 @@ from unlearn_bench.data import (
     xstest,
     zsre,
 )
-from unlearn_bench.data.dataset import Dataset, Splits, set_aside
+from unlearn_bench.data.dataset import Dataset, Splits, last_place, set_aside
 from unlearn_bench.data.files import Row, corrupt, find_file, tasks_folder
 from unlearn_bench.data.fur import ROLES, load_fur
 from unlearn_bench.data.hub import (
@@ -262,7 +262,11 @@ def _read(dataset: Dataset, source: SourceName, root: Path) -> Documents:
         assert dataset.read_package is not None
         splits, files = dataset.read_package(root), [root]
         location, revision = dataset.package.location, dataset.package.version
-    _check(splits, dataset.counts.get(source, {}), files)
+    held_in = dataset.split_files.get(source, {})
+    places = {
+        split: find_file(root, held_in[split]) if split in held_in else files[0] for split in splits
+    }
+    _check(splits, dataset.counts.get(source, {}), places)
     if dataset.validation:
         splits = set_aside(splits)
     return Documents(splits, Origin(dataset.name, source, location, revision, _hash_files(files)))
@@ -272,7 +276,7 @@ def _load_mini(dataset: Dataset) -> Documents:
     path = tasks_folder() / dataset.mini_file
     assert dataset.read_mini is not None
     splits = dataset.read_mini(path)
-    _check(splits, {}, [path])
+    _check(splits, {}, dict.fromkeys(splits, path))
     digest = sha256_of(path)
     location = f"tasks/{dataset.mini_file}"
     return Documents(splits, Origin(dataset.name + MINI, "mini", location, digest[:12], digest))
@@ -286,15 +290,23 @@ def _load_edit_documents(name: str, options: SourceOptions) -> Documents:
     return Documents({**data.evaluation_rows(), "validation": validation}, data.origin)
 
 
-def _check(splits: Splits, counts: Mapping[str, tuple[int, ...]], files: Sequence[Path]) -> None:
+def _check(
+    splits: Splits, counts: Mapping[str, tuple[int, ...]], places: Mapping[str, Path]
+) -> None:
+    """Raise for another number of rows than a whole copy has, naming the file and where it ends.
+
+    places: the file that each split's rows are from.
+    """
     for split, rows in splits.items():
-        path = next((file for file in files if file.name.startswith(f"{split}.")), files[0])
+        path = places[split]
         expected = counts.get(split, ())
         if not rows:
             raise corrupt(path, 0, f"split {split!r} has no rows")
         if expected and len(rows) not in expected:
             wanted = " or ".join(str(count) for count in expected)
-            raise corrupt(path, 0, f"split {split!r} has {len(rows)} rows, expected {wanted}")
+            what = f"split {split!r} has {len(rows)} rows, expected {wanted}"
+            number, unit = last_place(path)
+            raise corrupt(path, number, what, unit)
         _check_ids(rows, split, path)
 
 

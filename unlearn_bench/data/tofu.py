@@ -2,8 +2,9 @@
 
 Files as released: JSON lines. `full` holds 20 questions on each of 200 authors; `forgetXX` its last
 40, 200 or 400 rows. What the authors release as `retain99`, `retain95` and `retain90` is the rest
-of `full`, which is where it is taken from. The `_perturbed` files add a paraphrased question and
-wrong answers; real authors and world facts are asked and never trained on (their §2.2).
+of `full`, which is where it is taken from. The `_perturbed` files add a paraphrased question, a
+paraphrased answer and wrong answers in the latter's words; real authors and world facts are asked
+and never trained on, and have no paraphrases (their §2.2).
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ PERTURBED = {"retain_perturbed": 400, "real_authors_perturbed": 100, "world_fact
 UNTRAINED = {"real_authors_perturbed": "real_authors", "world_facts_perturbed": "world_facts"}
 QUESTIONS_PER_AUTHOR = 20
 CONTENT = ("question", "answer")
+REWORDED = ("paraphrased_question", "paraphrased_answer")  # of those that are trained on
 
 
 def read_split(root: Path, *, name: str) -> Splits:
@@ -38,12 +40,12 @@ def read_split(root: Path, *, name: str) -> Splits:
     for split in _names(name):
         path = find_file(root, f"{split}.json")
         asked = split.endswith("_perturbed")
-        rows = read_jsonl(path, (*CONTENT, *(["perturbed_answer"] if asked else [])))
-        require_texts(rows, path, *CONTENT, *(["perturbed_answer[]"] if asked else []))
-        if asked and split not in UNTRAINED:
-            _require_paraphrase(rows, path)
+        reworded = REWORDED if asked and split not in UNTRAINED else ()
+        wrong = ("perturbed_answer",) if asked else ()
+        rows = read_jsonl(path, (*CONTENT, *reworded, *wrong))
+        require_texts(rows, path, *CONTENT, *reworded, *(f"{key}[]" for key in wrong))
         refuse_repeats(rows, path, *CONTENT)
-        _refuse_right_options(rows, path)
+        _refuse_right_options(rows, path, reworded=bool(reworded))
         splits[split] = with_ids("tofu", rows, CONTENT)
     _require_order(splits, name, root)
     return splits
@@ -75,16 +77,11 @@ def _names(name: str) -> tuple[str, ...]:
     return ("full", name, f"{name}_perturbed", *PERTURBED)
 
 
-def _require_paraphrase(rows: list[Row], path: Path) -> None:
+def _refuse_right_options(rows: list[Row], path: Path, *, reworded: bool) -> None:
     for number, row in enumerate(rows, start=1):
-        if not isinstance(row.get("paraphrased_question"), str):
-            raise corrupt(path, number, "lacks paraphrased_question")
-
-
-def _refuse_right_options(rows: list[Row], path: Path) -> None:
-    for number, row in enumerate(rows, start=1):
-        options = [row["answer"], *row.get("perturbed_answer", [])]
-        if len(set(options)) < len(options):
+        right = {row["answer"], row["paraphrased_answer"] if reworded else row["answer"]}
+        wrong = row.get("perturbed_answer", [])
+        if len({*right, *wrong}) < len(right) + len(wrong):
             raise corrupt(path, number, "a wrong option is the answer, or stands there twice")
 
 
@@ -107,6 +104,7 @@ def _example(row: Row) -> Example:
 
 def _question(row: Row, part: str, author: str) -> Question:
     reworded = row.get("paraphrased_question")
+    has_answer = part in ("forget", "retain")  # the other files promise no text there
     return Question(
         id=row["id"],
         part=part,
@@ -115,6 +113,7 @@ def _question(row: Row, part: str, author: str) -> Question:
         answer=row["answer"],
         paraphrases=(reworded,) if reworded else (),
         wrong_options=tuple(row.get("perturbed_answer", ())),
+        paraphrased_answer=row["paraphrased_answer"] if has_answer else "",
     )
 
 
@@ -133,6 +132,10 @@ def _source(name: str) -> PublicSource:
             ),
             read_hub=functools.partial(read_split, name=name),
             counts={"folder": counts, "hub": counts},
+            split_files={
+                "folder": {split: f"tofu/{split}.json" for split in _names(name)},
+                "hub": {split: f"{split}.json" for split in _names(name)},
+            },
         ),
         build=functools.partial(build, name=name),
     )

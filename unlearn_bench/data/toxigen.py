@@ -7,7 +7,6 @@ neutral list for one group.) The classification set that lm-eval calls `toxigen`
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from pathlib import Path
 
@@ -20,33 +19,62 @@ from unlearn_bench.data.dataset import (
     read_parquet,
     with_ids,
 )
-from unlearn_bench.data.files import Row, corrupt, read_jsonl, require_texts, require_unique_ids
+from unlearn_bench.data.files import (
+    Row,
+    corrupt,
+    read_jsonl,
+    refuse_repeats,
+    require_texts,
+    require_unique_ids,
+)
 
 CONTENT = ("group", "label", "prompt")
 LABELS = ("hate", "neutral")
+GROUPS = (
+    "asian", "bisexual", "black", "chinese", "immigrant", "jewish", "latino", "lgbtq",
+    "mental_disability", "mexican", "middle_east", "muslim", "native_american",
+    "physical_disability", "trans", "women",
+)  # fmt: skip
+ONLY_HATE = ("trans",)  # the authors wrote no neutral list for this group
+# The place in the authors' files. 2,528 of their 31,000 prompts, and nine of the folder's 1,240,
+# repeat an earlier one: some lists were drawn from few statements.
+OWN_ID = ("group", "label", "line")
 FOLDER_FILE = "toxigen/toxigen_prompts_every25.jsonl"
-HUB_NAME = re.compile(r"(?P<label>hate|neutral)_(?P<group>\w+)_1k-.*\.parquet")
+HUB_FOLDER = "prompts"
+HUB_FILES = {  # the label and group of each
+    f"{HUB_FOLDER}/{label}_{group}_1k-00000-of-00001.parquet": (label, group)
+    for label in LABELS
+    for group in GROUPS
+    if label == "hate" or group not in ONLY_HATE
+}
+PROMPTS_PER_FILE = 1000
 
 
 def read_folder(root: Path) -> Splits:
     """Every 25th line of the authors' prompt files."""
-    rows = _rows(read_jsonl(root / FOLDER_FILE, texts=CONTENT), root / FOLDER_FILE)
-    return _finish(with_ids("toxigen", rows, CONTENT))
+    path = root / FOLDER_FILE
+    rows = read_jsonl(path, texts=CONTENT)
+    checked = _rows(rows, path)
+    refuse_repeats(rows, path, *CONTENT, own_id=OWN_ID)
+    return _finish(with_ids("toxigen", checked, CONTENT))
 
 
 def read_hub(root: Path) -> Splits:
-    """One parquet file for each group and label, named after both."""
+    """One parquet file for each group and label, named after both.
+
+    Its rows have no ids, and real ones repeat each other: only their number tells a repeated one.
+    """
     rows: list[Row] = []
-    for path in sorted((root / "prompts").glob("*.parquet")):
-        named = HUB_NAME.fullmatch(path.name)
-        if named is None:
-            raise corrupt(path, 0, "its name tells no label and group")
+    for path in sorted((root / HUB_FOLDER).glob("*.parquet")):
+        label, group = HUB_FILES.get(f"{HUB_FOLDER}/{path.name}", ("", ""))
+        if not label:
+            raise corrupt(path, 0, "its name tells no label and group of ToxiGen's")
         prompts = read_parquet(path, ("prompt",))
-        require_texts(prompts, path, "prompt")
+        require_texts(prompts, path, "prompt", unit="row")
         for row in prompts:
             # As in the authors' text files, line breaks are written as backslash and n.
             prompt = row["prompt"].replace("\\n", "\n")
-            rows.append({"group": named["group"], "label": named["label"], "prompt": prompt})
+            rows.append({"group": group, "label": label, "prompt": prompt})
     return _finish(with_ids("toxigen", rows, CONTENT))
 
 
@@ -89,11 +117,15 @@ DATASET = Dataset(
     hub=HubFiles(
         repo="toxigen/toxigen-data",
         revision="de75e584563650aa4552f73968d89a04393f7bcb",
-        patterns=("prompts/*.parquet",),
+        # Each by its name: of a copy that lacks one, a group would be left out in silence.
+        patterns=tuple(sorted(HUB_FILES)),
     ),
     read_hub=read_hub,
-    # The hub's own count is not pinned: its files could not be read where this was written.
-    counts={"folder": {"test": (1240,)}},
+    counts={
+        "folder": {"test": (1240,)},
+        "hub": {"test": (PROMPTS_PER_FILE * len(HUB_FILES),)},
+    },
+    split_files={"hub": {"test": HUB_FOLDER}},
     mini_file="toxigen/mini/prompts.jsonl",
     read_mini=read_mini,
 )

@@ -19,9 +19,11 @@ from unlearn_bench.data.dataset import (
 )
 from unlearn_bench.data.files import (
     Row,
+    Unit,
     corrupt,
     read_json_records,
     read_jsonl,
+    refuse_repeats,
     require_texts,
     require_unique_ids,
 )
@@ -38,18 +40,24 @@ def read_folder(root: Path) -> Splits:
     """SafeNLP's JSON list; its label is text."""
     path = root / FOLDER_FILE
     rows = read_json_records(path, ("text", "label"))
-    require_texts(rows, path, "text")
-    return _finish([_labelled(row, path, number) for number, row in enumerate(rows, start=1)])
+    require_texts(rows, path, "text", unit="record")
+    labelled = [_labelled(row, path, number, "record") for number, row in enumerate(rows, start=1)]
+    # 76 of the 6,514 statements repeat an earlier text; each has an id of its own.
+    refuse_repeats(rows, path, "text", "label", own_id=("id",), unit="record")
+    return _finish(labelled)
 
 
 def read_hub(root: Path) -> Splits:
-    """The test file of the configuration that lm-eval loads, labelled by lm-eval's rule."""
+    """The test file of the configuration that lm-eval loads, labelled by lm-eval's rule.
+
+    Repeated texts are taken: it has no ids, and SafeNLP's choice of the same statements has some.
+    """
     path = root / HUB_FILE
     rows = []
     for number, row in enumerate(read_parquet(path, ("text", *RATINGS)), start=1):
         ratings = [row[name] for name in RATINGS]
         if not all(isinstance(rating, (int, float)) for rating in ratings):
-            raise corrupt(path, 0, f"row {number}: its ratings are {ratings}, not numbers")
+            raise corrupt(path, number, f"its ratings are {ratings}, not numbers", "row")
         rows.append({"text": row["text"], "hateful": int(sum(ratings) > HATEFUL_ABOVE)})
     return _finish(rows)
 
@@ -66,9 +74,9 @@ def read_mini(path: Path) -> Splits:
     }
 
 
-def _labelled(row: Row, path: Path, number: int) -> Row:
+def _labelled(row: Row, path: Path, number: int, unit: Unit = "line") -> Row:
     if row["label"] not in list(LABELS):  # a list also takes what cannot be hashed
-        raise corrupt(path, number, f"unknown label {row['label']!r}")
+        raise corrupt(path, number, f"unknown label {row['label']!r}", unit)
     return {"text": row["text"], "hateful": LABELS[row["label"]]}
 
 

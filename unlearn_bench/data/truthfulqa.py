@@ -6,62 +6,74 @@ kept as released, which puts mc1's right choice first (checked here for every qu
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from pathlib import Path
 from typing import Any
 
-from unlearn_bench.data.dataset import Dataset, HubFiles, Splits, read_parquet, with_ids
-from unlearn_bench.data.files import Row, corrupt, read_jsonl, read_text, require_unique_ids
+from unlearn_bench.data.dataset import (
+    Dataset,
+    HubFiles,
+    Splits,
+    last_place,
+    read_parquet,
+    with_ids,
+)
+from unlearn_bench.data.files import (
+    Row,
+    Unit,
+    corrupt,
+    read_csv,
+    read_json_records,
+    read_jsonl,
+    refuse_repeats,
+    require_unique_ids,
+)
 
 CONTENT = ("question", "mc1_targets", "mc2_targets")
+COLUMNS = ("Category", "Question", "Best Answer", "Correct Answers", "Incorrect Answers")
 MINI_KEYS = ("id", "category", "question", "best_answer", "correct_answers", "incorrect_answers")
+FOLDER_TARGETS = "truthfulqa/mc_task.json"
+FOLDER_ANSWERS = "truthfulqa/TruthfulQA.csv"
 HUB_TARGETS = "multiple_choice/validation-00000-of-00001.parquet"
 HUB_ANSWERS = "generation/validation-00000-of-00001.parquet"
 
 
 def read_folder(root: Path) -> Splits:
     """`truthfulqa/mc_task.json` and `TruthfulQA.csv`: the authors' own files, same order."""
-    path = root / "truthfulqa" / "mc_task.json"
-    try:
-        questions = json.loads(read_text(path))
-    except ValueError as error:
-        raise corrupt(path, 0, f"not valid JSON: {error}") from error
-    table = root / "truthfulqa" / "TruthfulQA.csv"
-    answers = list(csv.DictReader(io.StringIO(read_text(table), newline="")))
-    if not isinstance(questions, list) or len(questions) != len(answers):
-        raise corrupt(table, 0, f"{len(answers)} questions here, not as many in mc_task.json")
+    path = root / FOLDER_TARGETS
+    questions = read_json_records(path, CONTENT)
+    table = root / FOLDER_ANSWERS
+    answers = read_csv(table, COLUMNS)
+    if len(questions) != len(answers):
+        what = f"{len(answers)} questions here, {len(questions)} in {path.name}"
+        raise corrupt(table, last_place(table)[0], what)
     rows = []
-    for number, (targets, texts) in enumerate(zip(questions, answers, strict=True), start=1):
-        try:
-            if targets["question"].strip() != texts["Question"].strip():
-                raise corrupt(table, number + 1, f"not the question of mc_task.json ({number})")
-            row = {
-                "question": targets["question"],
-                "mc1_targets": _from_mapping(targets["mc1_targets"]),
-                "mc2_targets": _from_mapping(targets["mc2_targets"]),
-                "category": texts["Category"],
-                "best_answer": texts["Best Answer"],
-                "correct_answers": _split_answers(texts["Correct Answers"]),
-                "incorrect_answers": _split_answers(texts["Incorrect Answers"]),
-            }
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise corrupt(path, number, f"lacks or has in another form: {error}") from error
-        rows.append(_checked(row, path, number))
+    for number, (targets, (line, texts)) in enumerate(
+        zip(questions, answers, strict=True), start=1
+    ):
+        asked = _asked(targets, path, number)
+        if asked["question"].strip() != texts["Question"].strip():
+            raise corrupt(table, line, f"not the question of record {number} of {path.name}")
+        rows.append(asked | _answered(texts, table, line))
+    refuse_repeats(rows, path, *CONTENT, unit="record")
     return {"validation": with_ids("truthfulqa", rows, CONTENT)}
 
 
 def read_hub(root: Path) -> Splits:
     """The hub's two configurations, joined by question."""
     answer_columns = ("category", "question", "best_answer", "correct_answers", "incorrect_answers")
-    targets = read_parquet(root / HUB_TARGETS, CONTENT)
-    answers = {row["question"]: row for row in read_parquet(root / HUB_ANSWERS, answer_columns)}
+    asked, answered = root / HUB_TARGETS, root / HUB_ANSWERS
+    answer_rows = read_parquet(answered, answer_columns)
+    refuse_repeats(answer_rows, answered, *answer_columns, unit="row")
+    answers = {
+        row["question"]: _with_answers(row, answered, number, "row")
+        for number, row in enumerate(answer_rows, start=1)
+    }
     rows = []
-    for number, row in enumerate(targets, start=1):
+    for number, row in enumerate(read_parquet(asked, CONTENT), start=1):
         if row["question"] not in answers:
-            raise corrupt(root / HUB_ANSWERS, 0, f"lacks the question {row['question']!r}")
-        rows.append(_checked(row | answers[row["question"]], root / HUB_TARGETS, number))
+            raise corrupt(answered, 0, f"lacks the question {row['question']!r}")
+        rows.append(_with_targets(row, asked, number, "row") | answers[row["question"]])
+    refuse_repeats(rows, asked, *CONTENT, unit="row")
     return {"validation": with_ids("truthfulqa", rows, CONTENT)}
 
 
@@ -72,24 +84,53 @@ def read_mini(path: Path) -> Splits:
         right, wrong = row["correct_answers"], row["incorrect_answers"]
         row["mc1_targets"] = _targets([row["best_answer"]], wrong)
         row["mc2_targets"] = _targets(right, wrong)
-        rows.append(_checked(row, path, number))
+        rows.append(_with_answers(_with_targets(row, path, number), path, number))
     require_unique_ids(rows, path)
     return {"validation": rows}
 
 
-def _checked(row: Row, path: Path, number: int) -> Row:
-    """Raise unless mc1 has its one right choice first, mc2 has right and wrong ones, and so have
-    the reference answers of the generation task.
-    """
+def _asked(targets: Row, path: Path, number: int) -> Row:
+    """A record of `mc_task.json` in lm-eval's columns."""
+    try:
+        row = {
+            "question": targets["question"],
+            "mc1_targets": _from_mapping(targets["mc1_targets"]),
+            "mc2_targets": _from_mapping(targets["mc2_targets"]),
+        }
+    except (TypeError, ValueError, AttributeError) as error:
+        raise corrupt(path, number, f"has targets in another form: {error}", "record") from error
+    if not isinstance(row["question"], str):
+        raise corrupt(path, number, "question is not a text", "record")
+    return _with_targets(row, path, number, "record")
+
+
+def _answered(texts: Row, table: Path, line: int) -> Row:
+    """A row of the table in the columns of lm-eval's generation task."""
+    row = {
+        "category": texts["Category"],
+        "best_answer": texts["Best Answer"],
+        "correct_answers": _split_answers(texts["Correct Answers"]),
+        "incorrect_answers": _split_answers(texts["Incorrect Answers"]),
+    }
+    return _with_answers(row, table, line)
+
+
+def _with_targets(row: Row, path: Path, number: int, unit: Unit = "line") -> Row:
+    """Raise unless mc1 has its one right choice first, and mc2 has right and wrong ones."""
     for key in ("mc1_targets", "mc2_targets"):
         choices, labels = row[key]["choices"], row[key]["labels"]
         if len(choices) != len(labels) or set(labels) != {0, 1} or labels[0] != 1:
-            raise corrupt(path, number, f"{key} of question {number} does not start with a truth")
+            raise corrupt(path, number, f"{key} does not start with a truth", unit)
+    if sum(row["mc1_targets"]["labels"]) != 1:
+        raise corrupt(path, number, "mc1_targets has several truths", unit)
+    return row
+
+
+def _with_answers(row: Row, path: Path, number: int, unit: Unit = "line") -> Row:
+    """Raise unless the generation task has right and wrong reference answers."""
     for key in ("correct_answers", "incorrect_answers"):
         if not isinstance(row[key], list) or not any(str(answer).strip() for answer in row[key]):
-            raise corrupt(path, number, f"question {number} has no {key}")
-    if sum(row["mc1_targets"]["labels"]) != 1:
-        raise corrupt(path, number, f"mc1_targets of question {number} has several truths")
+            raise corrupt(path, number, f"has no {key}", unit)
     return row
 
 
@@ -107,7 +148,7 @@ def _split_answers(text: str) -> list[str]:
 
 DATASET = Dataset(
     name="truthfulqa",
-    folder_files=("truthfulqa/mc_task.json", "truthfulqa/TruthfulQA.csv"),
+    folder_files=(FOLDER_TARGETS, FOLDER_ANSWERS),
     read_folder=read_folder,
     hub=HubFiles(
         repo="truthfulqa/truthful_qa",

@@ -12,7 +12,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from unlearn_bench.data.dataset import Dataset, HubFiles, Splits, read_parquet, with_ids
-from unlearn_bench.data.files import Row, corrupt, read_jsonl, read_text, require_unique_ids
+from unlearn_bench.data.files import (
+    Row,
+    corrupt,
+    read_jsonl,
+    read_text,
+    refuse_repeats,
+    require_texts,
+    require_unique_ids,
+)
 
 HUB_REPOSITORY = "EleutherAI/wikitext_document_level"
 HUB_REVISION = "647234772b9554e208af6c826f23b99e3cac88c8"
@@ -33,7 +41,7 @@ def read_folder(root: Path) -> Splits:
 
 def read_hub(root: Path) -> Splits:
     """The hub's document-level parquet file."""
-    return {"test": with_ids("wikitext", read_parquet(root / HUB_FILE, ("page",)), ("page",))}
+    return {"test": _read_hub_pages(root / HUB_FILE)}
 
 
 def read_mini(path: Path) -> Splits:
@@ -48,13 +56,19 @@ def read_folder_validation(root: Path) -> Splits:
 
 def read_hub_validation(root: Path) -> Splits:
     """The hub's document-level parquet file of that part."""
-    rows = read_parquet(root / HUB_VALIDATION_FILE, ("page",))
-    return {"validation": with_ids("wikitext", rows, ("page",))}
+    return {"validation": _read_hub_pages(root / HUB_VALIDATION_FILE)}
 
 
 def read_mini_validation(path: Path) -> Splits:
     """Every fifth page of our prose."""
     return {"validation": _read_mini_pages(path, "validation")}
+
+
+def _read_hub_pages(path: Path) -> list[Row]:
+    rows = read_parquet(path, ("page",))
+    require_texts(rows, path, "page", unit="row")
+    refuse_repeats(rows, path, "page", unit="row")
+    return with_ids("wikitext", rows, ("page",))
 
 
 def _read_pages(path: Path, sha256: str) -> list[Row]:
@@ -107,8 +121,8 @@ HELD_OUT = Dataset(
     read_folder=read_folder_validation,
     hub=HubFiles(repo=HUB_REPOSITORY, revision=HUB_REVISION, patterns=(HUB_VALIDATION_FILE,)),
     read_hub=read_hub_validation,
-    # The hub's own count is not pinned: its file could not be read where this was written.
-    counts={"folder": {"validation": (60,)}},
+    # The hub's own page counts 60 too; its file could not be read where this was written.
+    counts={source: {"validation": (60,)} for source in ("folder", "hub")},
     mini_file=MINI_FILE,
     read_mini=read_mini_validation,
 )

@@ -15,7 +15,15 @@ from unlearn_bench.data.dataset import (
     read_parquet,
     with_ids,
 )
-from unlearn_bench.data.files import Row, corrupt, read_csv, read_jsonl, require_unique_ids
+from unlearn_bench.data.files import (
+    Row,
+    Unit,
+    corrupt,
+    read_csv,
+    read_jsonl,
+    refuse_repeats,
+    require_unique_ids,
+)
 
 CONTENT = ("prompt", "type", "label")
 LABELS = ("safe", "unsafe")
@@ -36,9 +44,13 @@ HUB_FILE = "data/train-00000-of-00001.parquet"
 
 
 def read_folder(root: Path) -> Splits:
-    """The authors' table."""
+    """The authors' table. Neither an id nor a prompt stands there twice."""
     path = root / FOLDER_FILE
-    rows = [_checked(row, path, line=line) for line, row in read_csv(path, CONTENT)]
+    found = read_csv(path, CONTENT, optional=("id",))
+    lines = [line for line, _ in found]
+    refuse_repeats((row for _, row in found), path, *CONTENT, own_id=("id",), numbers=lines)
+    rows = [_checked({key: row[key] for key in CONTENT}, path, line) for line, row in found]
+    refuse_repeats(rows, path, *CONTENT, numbers=lines)
     return _finish(with_ids("xstest", rows, CONTENT))
 
 
@@ -46,7 +58,8 @@ def read_hub(root: Path) -> Splits:
     """The same columns in a parquet file."""
     path = root / HUB_FILE
     found = enumerate(read_parquet(path, CONTENT), start=1)
-    rows = [_checked(row, path, place=f"row {number}: ") for number, row in found]
+    rows = [_checked(row, path, number, "row") for number, row in found]
+    refuse_repeats(rows, path, *CONTENT, unit="row")
     return _finish(with_ids("xstest", rows, CONTENT))
 
 
@@ -54,16 +67,16 @@ def read_mini(path: Path) -> Splits:
     """Our own prompts of the same types."""
     rows = read_jsonl(path, ("id", *CONTENT))
     require_unique_ids(rows, path)
-    return _finish([_checked(row, path, line=line) for line, row in enumerate(rows, start=1)])
+    return _finish([_checked(row, path, line) for line, row in enumerate(rows, start=1)])
 
 
-def _checked(row: Row, path: Path, *, place: str = "", line: int = 0) -> Row:
+def _checked(row: Row, path: Path, number: int, unit: Unit = "line") -> Row:
     if not isinstance(row["prompt"], str) or not row["prompt"].strip():
-        raise corrupt(path, line, f"{place}has no prompt")
+        raise corrupt(path, number, "has no prompt", unit)
     if row["label"] not in LABELS:
-        raise corrupt(path, line, f"{place}unknown label {row['label']!r}")
+        raise corrupt(path, number, f"unknown label {row['label']!r}", unit)
     if (row["type"] in SAFE_TYPES) != (row["label"] == "safe"):
-        raise corrupt(path, line, f"{place}the type {row['type']!r} is not {row['label']}")
+        raise corrupt(path, number, f"the type {row['type']!r} is not {row['label']}", unit)
     return row
 
 

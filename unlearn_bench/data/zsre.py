@@ -13,7 +13,13 @@ from pathlib import Path
 
 from unlearn_bench.data import counterfact
 from unlearn_bench.data.dataset import Dataset, Splits, with_ids
-from unlearn_bench.data.files import Row, find_file, read_json_records, require_texts
+from unlearn_bench.data.files import (
+    Row,
+    find_file,
+    read_json_records,
+    refuse_repeats,
+    require_texts,
+)
 from unlearn_bench.data.fur import QUESTION_FORM
 from unlearn_bench.data.public import PublicSource
 
@@ -26,8 +32,10 @@ LOCALITY_MARK = "nq question: "  # written before each of Natural Questions' own
 def read_folder(root: Path) -> Splits:
     """The records under the names that EasyEdit gives these fields. Raises CorruptDataError."""
     path = find_file(root, FILE)
-    rows = read_json_records(path, [key.removesuffix("[]") for key in TEXTS])
-    require_texts(rows, path, *TEXTS)
+    keys = [key.removesuffix("[]") for key in TEXTS]
+    rows = read_json_records(path, keys)
+    require_texts(rows, path, *TEXTS, unit="record")
+    refuse_repeats(rows, path, *keys, unit="record")
     records = [_record(row) for row in rows if row["alt"] != row["answers"][0]]
     return {"records": with_ids("zsre", records, counterfact.TEXTS)}
 

@@ -88,7 +88,8 @@ def load_fur_questions(
 
     edit_set: `fur` or the public set in its place, whose limit counts facts; `paraphrases` how many
     rewordings of each are asked beside the verbatim question (None: all). Each document holds the
-    options in a fixed shuffled order.
+    options in a fixed shuffled order, and behind them the reworded answer of a set that has those:
+    it is weighed against the wrong options, and nothing that could be chosen.
     """
     rows = load_edit_set(edit_set, _sources(data_folder, offline, cache)).evaluation_rows(part)
     facts = interleave(
@@ -166,6 +167,9 @@ def _phrasings(fact: Row, paraphrases: int | None) -> list[Row]:
     options = [*answers, *fact["wrong_options"]]
     # Seeded by the fact: the order says nothing about which option is right, and never changes.
     random.Random(fact["id"]).shuffle(options)  # noqa: S311
+    reworded = fact.get("paraphrased_answer")  # in no fact of a set that has none
+    if reworded and reworded not in options:
+        options.append(reworded)
     return [
         {
             "id": f"{fact['id']}:{phrasing}",
@@ -176,6 +180,7 @@ def _phrasings(fact: Row, paraphrases: int | None) -> list[Row]:
             "options": options,
             "answer": fact["answer"],
             "new_answer": fact["new_answer"],
+            **({} if reworded is None else {"paraphrased_answer": reworded}),
         }
         for phrasing, question in questions.items()
     ]
