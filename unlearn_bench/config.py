@@ -259,8 +259,8 @@ def _split_setting(item: str) -> tuple[str, Any]:
         with contextlib.suppress(ValueError):
             return name, number(text)
     try:
-        return name, yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        return name, load_yaml(text)
+    except ValueError as error:
         raise ValueError(f"the value in {item!r} cannot be read") from error
 
 
@@ -337,14 +337,26 @@ def _parse_suite(file: Path) -> Suite:
         raise _usage_error(error, "suite setting", str(file), Suite.model_fields) from error
 
 
+def load_yaml(text: str, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> Any:
+    """What plain YAML says. Raises ValueError for all that yaml stumbles over: it lets the errors
+    of its conversions through (`!!int ''` is an IndexError), and nesting without end.
+    """
+    try:
+        return yaml.load(text, loader)  # noqa: S506  # a safe one
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    except (yaml.YAMLError, ArithmeticError, AttributeError, LookupError, TypeError) as error:
+        raise ValueError(str(error) or type(error).__name__) from error
+
+
 def _read_yaml(file: Path, what: str) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+        values = load_yaml(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(
             f"the {what} file cannot be read: {error.strerror or error}", where=str(file)
         ) from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
+    except ValueError as error:
         raise UsageError(f"the {what} file is not valid YAML: {error}", where=str(file)) from error
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise UsageError(f"the {what} file must hold names with values", where=str(file))

@@ -11,12 +11,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from unlearn_bench.compare.columns import Column, align
 from unlearn_bench.compare.differences import Rows
 from unlearn_bench.compare.intervals import RESAMPLES, can_resample
 from unlearn_bench.compare.loss import Loss, measure_loss
 from unlearn_bench.compare.measures import Measure
 from unlearn_bench.compare.paired import holm
+from unlearn_bench.compare.reductions import reduce_models
 from unlearn_bench.compare.rules import Chosen
 from unlearn_bench.errors import IncomparableError
 from unlearn_bench.schema import ItemScore
@@ -105,7 +108,7 @@ def _lacking(
         return f"{len(lost)} of the baseline's items have no value, the first is {min(lost)!r}"
     if not column.weights.size:
         return "no item has a value"
-    if not column.finite:
+    if not (column.finite and np.isfinite(reduce_models(column)).all()):
         return "a value is not finite: a model diverged"
     return "" if can_resample(column) else "too few independent items to test"
 

@@ -49,7 +49,8 @@ def interval(column: Column, resamples: int = RESAMPLES) -> Interval:
         return wilson(value, effective_size(column))
     drawn = bootstrap(column, [range(len(column.values))], resamples)[0]
     low, high = ends(drawn)
-    return Interval(value, max(low, least(column)), min(high, most(column)))
+    # A largest group or a gap is larger in nearly every resample: the value belongs to it still.
+    return Interval(value, max(min(low, value), least(column)), min(max(high, value), most(column)))
 
 
 def least(column: Column) -> float:

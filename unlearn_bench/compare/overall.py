@@ -144,7 +144,7 @@ def overall_of_seeds(seeds: Sequence[Overall]) -> Overall:
 def harmonic_mean(shares: Sequence[Floats]) -> Floats:
     """n / Σ 1/x, element by element: 0 as soon as one share is. shares: of equal length, ≥ 0."""
     with np.errstate(divide="ignore"):
-        mean: Floats = len(shares) / (1 / np.stack(shares)).sum(axis=0)
+        mean: Floats = len(shares) / (1 / (np.stack(shares) + 0.0)).sum(axis=0)  # no 1/−0
     return mean
 
 

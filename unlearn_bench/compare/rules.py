@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from unlearn_bench.compare.loss import Margin
 from unlearn_bench.compare.measures import Measure
+from unlearn_bench.config import load_yaml
 from unlearn_bench.errors import UsageError
 
 DEFAULT_LEVEL = 0.05
@@ -83,7 +84,7 @@ class _PlainLoader(yaml.SafeLoader):
 def load_rules(file: Path) -> Rules:
     """The rules in `file`; nothing in it runs. Raises UsageError for what is no rules."""
     try:
-        content = yaml.load(file.read_text(encoding="utf-8"), _PlainLoader)  # noqa: S506  # a safe one
+        content = load_yaml(file.read_text(encoding="utf-8"), _PlainLoader)
         if not isinstance(content, dict):
             raise ValueError("it must hold names with values")
         return Rules.model_validate(content)
@@ -102,7 +103,7 @@ def load_rules(file: Path) -> Rules:
         raise UsageError(
             f"the rules are wrong: {said}", where=str(file), next_step="see docs/gate.md"
         ) from error
-    except (ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
+    except ValueError as error:
         raise UsageError(f"the rules are not valid YAML: {error}", where=str(file)) from error
 
 

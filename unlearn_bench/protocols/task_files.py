@@ -129,7 +129,7 @@ def _scalars(node: yaml.Node) -> list[str]:
 
 
 def _included(path: Path, name: str, folder: Path | None, node: yaml.Node) -> Path:
-    there = (path.parent / name).resolve()
+    there = _beside(path, name, node)
     if folder is not None and folder not in there.parents:
         raise UnsafeArtefactError(
             f"the task file includes {name!r}, outside its own folder",
@@ -142,8 +142,17 @@ def _included(path: Path, name: str, folder: Path | None, node: yaml.Node) -> Pa
 def _code_file(path: Path, node: yaml.Node) -> Path | None:
     """The file beside `path` that `!function module.name` is read from; None for a package's."""
     module, _, _ = str(node.value).rpartition(".")
-    there = (path.parent / f"{module.replace('.', '/')}.py").resolve()
+    there = _beside(path, f"{module.replace('.', '/')}.py", node)
     return there if module and there.is_file() else None
+
+
+def _beside(path: Path, name: str, node: yaml.Node) -> Path:
+    try:
+        return (path.parent / name).resolve()
+    except ValueError as error:  # a NUL, half a surrogate pair
+        raise UsageError(
+            f"the task file names {name!r}, which no file can be called", where=_where(path, node)
+        ) from error
 
 
 def _where(path: Path, node: yaml.Node) -> str:

@@ -130,6 +130,8 @@ def open_cell(folder: Path) -> StoredCell:
     """The cell of a folder, its files checked against its record. Raises CorruptDataError."""
     record = read_record(folder, outline(folder)[2])
     assert record is not None  # its outline was just read
+    if record.status in SCORED and not {"items.parquet", "scores.json"} <= record.files.keys():
+        raise CorruptDataError("the record names no scores", where=str(folder))
     plan = read_object(folder / "plan.json") if (folder / "plan.json").exists() else {}
     determinants = plan.get("determinants", {})
     if not isinstance(determinants, dict):
@@ -142,7 +144,7 @@ def outline(folder: Path) -> tuple[str, int, str]:
     record = read_object(folder / RECORD)
     try:
         return str(record["method"]), int(record["seed"]), str(record["key"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise CorruptDataError(f"the record is damaged: {error}", where=str(folder)) from error
 
 

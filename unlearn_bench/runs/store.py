@@ -70,7 +70,11 @@ def inside(root: Path, *parts: str) -> Path:
     """`root` joined with `parts`; UsageError when that is not below `root`, links followed."""
     path = root.joinpath(*parts)
     base = root.resolve()
-    if base not in path.resolve().parents:
+    try:
+        place = path.resolve()
+    except ValueError as error:  # a NUL, half a surrogate pair
+        raise UsageError(f"no file can be called {'/'.join(parts)!r}", where=str(root)) from error
+    if base not in place.parents:
         raise UsageError(
             f"{'/'.join(parts)!r} leaves the output folder",
             where=str(root),
@@ -200,7 +204,7 @@ def read_record(folder: Path, key: str) -> Record | None:
         claimed = body.pop("self_sha256")
         if claimed != digest(body) or body.pop("format") != FORMAT:
             raise ValueError("its own hash does not match")
-        record = Record(**body)
+        record = _as_record(body)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CorruptDataError(f"the record is damaged: {error}", where=str(path)) from error
     if record.key != key or record.status not in STATUSES:
@@ -208,10 +212,26 @@ def read_record(folder: Path, key: str) -> Record | None:
     for name, expected in record.files.items():
         try:
             actual = hashlib.sha256(inside(folder, name).read_bytes()).hexdigest()
-        except OSError as error:
-            raise CorruptDataError(f"{name} cannot be read", where=str(folder)) from error
+        except (OSError, UsageError) as error:
+            raise CorruptDataError(f"{name!r} cannot be read", where=str(folder)) from error
         if actual != expected:
             raise CorruptDataError(f"{name} is not what the record says", where=str(folder))
+    return record
+
+
+def _as_record(body: Any) -> Record:
+    """Raises ValueError or TypeError for a body of another form, such as another version's."""
+    record = Record(**body)
+    texts = (record.method, record.key, record.status, record.reason, record.started)
+    of_text = all(isinstance(text, str) for text in (*texts, record.finished))
+    seconds = isinstance(record.seconds, dict) and all(
+        isinstance(spent, int | float) for spent in record.seconds.values()
+    )
+    files = isinstance(record.files, dict) and all(
+        isinstance(found, str) for found in record.files.values()
+    )
+    if not (of_text and seconds and files and isinstance(record.seed, int)):
+        raise ValueError("a value in it is of another type")
     return record
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError
 
+from unlearn_bench.config import load_yaml
 from unlearn_bench.errors import UnknownNameError, UsageError
 from unlearn_bench.methods.options import resolve_options
 from unlearn_bench.registry import Card, list_cards
@@ -171,14 +171,14 @@ def _taking(method: str, cards: Mapping[str, Card]) -> list[Card]:
 def read_tuned(path: Path) -> TunedFile:
     """Raises UsageError for a file that is not there or is no such file."""
     try:
-        return TunedFile.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return TunedFile.model_validate(load_yaml(path.read_text(encoding="utf-8")))
     except OSError as error:
         why = error.strerror or str(error)
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        why = f"not valid YAML: {error}"
     except ValidationError as error:
         first = error.errors()[0]
         why = f"{'.'.join(map(str, first['loc'])) or 'content'}: {first['msg']}"
+    except ValueError as error:
+        why = f"not valid YAML: {error}"
     raise UsageError(
         f"the tuned options cannot be read: {why}",
         where=str(path),
