@@ -132,7 +132,9 @@ def draw_over_seeds(seeds: Sequence[Floats | None]) -> Floats | None:
     if len(known) < len(seeds):
         return None
     weights = draw_seeds(len(known), RESAMPLES, np.random.default_rng(len(known)))
-    mean: Floats = (np.stack(known, axis=1) * weights).sum(axis=1)
+    drawn = np.stack(known, axis=1)  # from the first seed on: seeds that are alike give just that
+    with np.errstate(invalid="ignore"):  # a draw that is infinite in one seed has no mean
+        mean: Floats = drawn[:, 0] + ((drawn - drawn[:, :1]) * weights).sum(axis=1)
     return mean
 
 
