@@ -38,6 +38,7 @@ from unlearn_bench.schema import TASK_FILES
 SUITES = Path(__file__).parent / "suites"
 PREFIX = "UNLEARN_BENCH_"
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
+LETTERS = 10  # values that aliases may make of one letter of a file
 LONGEST_TASKS = 80  # characters of the tasks' names in that of a narrowed suite
 OWN_SET = "fur"  # the edit set that suites name; another stands in its place
 SEED_LIMIT = 2**32  # numpy and torch both take seeds below it
@@ -342,11 +343,25 @@ def load_yaml(text: str, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> Any
     of its conversions through (`!!int ''` is an IndexError), and nesting without end.
     """
     try:
+        if _written_out(yaml.compose(text, loader), {}) > LETTERS * len(text):
+            raise ValueError("its aliases make too many values of too few lines")
         return yaml.load(text, loader)  # noqa: S506  # a safe one
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     except (yaml.YAMLError, ArithmeticError, AttributeError, LookupError, TypeError) as error:
         raise ValueError(str(error) or type(error).__name__) from error
+
+
+def _written_out(node: yaml.Node | None, known: dict[int, int]) -> int:
+    """How many nodes it would be without aliases."""
+    if node is None:
+        return 0
+    if id(node) not in known:
+        known[id(node)] = 1  # of one that holds itself
+        inner = node.value if isinstance(node, yaml.CollectionNode) else []
+        flat = [part for item in inner for part in (item if isinstance(item, tuple) else (item,))]
+        known[id(node)] = 1 + sum(_written_out(part, known) for part in flat)
+    return known[id(node)]
 
 
 def _read_yaml(file: Path, what: str) -> dict[str, Any]:

@@ -31,7 +31,17 @@ def draw_items(column: Column, resamples: int, generator: Generator) -> Iterator
             own = np.flatnonzero(homes == home)
             chance = np.full(len(own), 1 / len(own))
             drawn[:, own] = generator.multinomial(max(len(own) - 1, 1), chance, size=rows)
-        yield drawn[:, column.clusters]
+        yield _without_empty_strata(column, drawn[:, column.clusters], generator)
+
+
+def _without_empty_strata(column: Column, counts: Floats, generator: Generator) -> Floats:
+    """Rows that count no item of a stratum (some clusters lie in several) replaced by others."""
+    strata = np.eye(int(column.strata.max()) + 1)[column.strata]
+    whole = np.flatnonzero((counts @ strata > 0).all(axis=1))
+    if 0 < len(whole) < len(counts):
+        lost = np.setdiff1d(np.arange(len(counts)), whole)
+        counts[lost] = counts[generator.choice(whole, len(lost))]
+    return counts
 
 
 def homes_of_clusters(column: Column) -> NDArray[np.int64]:
@@ -82,10 +92,12 @@ def seeded(column: Column) -> Generator:
 
 
 def smallest_stratum(column: Column) -> int:
-    """How many clusters are drawn together at the least: with one, nothing is known of the
-    spread.
+    """How many clusters are drawn together, or lie in one stratum, at the least: with one, nothing
+    is known of the spread.
     """
-    return int(np.unique(homes_of_clusters(column), return_counts=True)[1].min())
+    drawn = np.unique(homes_of_clusters(column), return_counts=True)[1].min()
+    pairs = np.unique(np.stack((column.strata, column.clusters)), axis=1)
+    return int(min(drawn, np.unique(pairs[0], return_counts=True)[1].min()))
 
 
 def draw_swaps(clusters: int, resamples: int, generator: Generator) -> Iterator[Floats]:

@@ -6,10 +6,7 @@ evaluates on. Choices follow from hashes of (seed, text), so they are the same o
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +14,10 @@ from pathlib import Path
 from unlearn_bench.data.files import (
     Row,
     corrupt,
+    read_csv,
+    read_json_records,
     read_jsonl,
-    read_text,
+    require_texts,
     require_unique_ids,
     tasks_folder,
 )
@@ -151,17 +150,12 @@ def _read_comments(options: SourceOptions) -> tuple[list[Comment], Origin]:
 
 def _read_csv(path: Path) -> list[Comment]:
     """Rows of `is_offensive,text`."""
-    reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
-    if reader.fieldnames != ["is_offensive", "text"]:
-        raise corrupt(path, 1, f"columns are {reader.fieldnames}, expected is_offensive and text")
     names = {"1": "toxic", "0": "clean"}
     comments = []
-    for row in reader:
-        if row["is_offensive"] not in names or row["text"] is None:
-            raise corrupt(path, reader.line_num, "not a labelled comment")
+    for line, row in read_csv(path, ("is_offensive", "text")):
+        if row["is_offensive"] not in names:
+            raise corrupt(path, line, "not a labelled comment")
         comments.append((names[row["is_offensive"]], row["text"]))
-    if not comments:
-        raise corrupt(path, 0, "has no comments")
     return comments
 
 
@@ -219,13 +213,9 @@ def _read_pairs(options: SourceOptions, seed: int) -> tuple[list[Pair], Origin]:
 
 def _read_ext_sub(path: Path, seed: int) -> list[Pair]:
     """Ext-Sub's toxic replies, each set against a civil reply of ours."""
-    try:
-        rows = json.loads(read_text(path))
-        texts = [(row["instruction"].strip(), row["output"].strip()) for row in rows]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise corrupt(path, 0, f"not a list of instructions with outputs: {error}") from error
-    if not texts:
-        raise corrupt(path, 0, "has no pairs")
+    rows = read_json_records(path, ("instruction", "output"))
+    require_texts(rows, path, "instruction", "output")
+    texts = [(row["instruction"].strip(), row["output"].strip()) for row in rows]
     pairs: dict[str, Pair] = {}
     for prompt, unsafe in texts:
         digest = hashlib.sha256(f"{prompt}\n{unsafe}".encode()).hexdigest()[:12]

@@ -55,7 +55,7 @@ def read_folder(root: Path) -> Splits:
             what = "target_new is the ground truth: nothing is updated"
             raise corrupt(path, number, what, "record")
     refuse_repeats(rows, path, "case_id", unit="record")
-    return {"records": [{"id": f"counterfact-{row['case_id']}", **row} for row in rows]}
+    return {"records": [row | {"id": f"counterfact-{row['case_id']}"} for row in rows]}
 
 
 def build(

@@ -71,8 +71,13 @@ def with_ids(dataset: str, rows: Iterable[Row], content: tuple[str, ...]) -> lis
         identity = f"{dataset}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
         seen[identity] += 1
         suffix = f"-{seen[identity]}" if seen[identity] > 1 else ""
-        numbered.append({"id": f"{identity}{suffix}", **row})
+        numbered.append({"id": f"{identity}{suffix}", **_without_id(row)})
     return numbered
+
+
+def _without_id(row: Row) -> Row:
+    """A released row's own id is no id of ours."""
+    return {key: value for key, value in row.items() if key != "id"}
 
 
 def in_id_order(rows: Iterable[Row]) -> list[Row]:
@@ -119,12 +124,12 @@ def read_parquet(path: Path, columns: tuple[str, ...]) -> list[Row]:
 
     try:
         table = pyarrow.parquet.read_table(path, columns=list(columns))
-    except (OSError, ValueError) as error:
+        rows: list[dict[str, Any]] = table.to_pylist()  # texts are decoded here
+    except (OSError, ValueError, OverflowError, pyarrow.ArrowException) as error:
         raise corrupt(path, 0, f"{path.name} is not a readable parquet file: {error}") from error
     absent = sorted(set(columns) - set(table.column_names))
     if absent:
         raise corrupt(path, 0, f"{path.name} lacks the columns {', '.join(absent)}")
-    rows: list[dict[str, Any]] = table.to_pylist()
     if not rows:
         raise corrupt(path, 0, f"{path.name} has no rows")
     return rows

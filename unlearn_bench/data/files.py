@@ -7,6 +7,7 @@ import gzip
 import io
 import itertools
 import json
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
@@ -47,7 +48,7 @@ def read_text(path: Path) -> str:
         return (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8")
     except FileNotFoundError as error:
         raise MissingDataError(f"{path.name} is missing", where=str(path)) from error
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise corrupt(path, 0, f"{path.name} cannot be read: {error}") from error
 
 
@@ -69,7 +70,7 @@ def read_jsonl(path: Path, required: Iterable[str] = (), texts: Iterable[str] = 
     lines = read_text(path).removesuffix("\n").split("\n")
     for number, line in enumerate(lines, start=1):
         try:
-            row = json.loads(line)
+            row = _load_json(line)
         except (ValueError, RecursionError) as error:
             raise corrupt(path, number, f"not a line of JSON: {error}") from error
         rows.append(_object(row, (*required, *texts), path, number))
@@ -83,7 +84,7 @@ def read_json_records(path: Path, required: Iterable[str] = ()) -> list[Row]:
     Raises as `read_jsonl` but with the record's number, also for a list without a record.
     """
     try:
-        rows = json.loads(read_text(path))
+        rows = _load_json(read_text(path))
     except (ValueError, RecursionError) as error:
         raise corrupt(path, 0, f"not valid JSON: {error}") from error
     if not isinstance(rows, list) or not rows:
@@ -91,6 +92,14 @@ def read_json_records(path: Path, required: Iterable[str] = ()) -> list[Row]:
     return [
         _object(row, required, path, number, "record") for number, row in enumerate(rows, start=1)
     ]
+
+
+def _load_json(text: str) -> Any:
+    """JSON without half surrogate pairs, which no file can be written with. Raises ValueError."""
+    content = json.loads(text)
+    if "\\ud" in text.casefold():
+        json.dumps(content, ensure_ascii=False).encode()
+    return content
 
 
 def _object(row: Any, required: Iterable[str], path: Path, number: int, unit: Unit = "line") -> Row:
@@ -138,10 +147,15 @@ def require_texts(rows: Iterable[Row], path: Path, *keys: str, unit: Unit = "lin
     for number, row in enumerate(rows, start=1):
         for key in keys:
             value = row[key.removesuffix("[]")]
-            texts = value if key.endswith("[]") and isinstance(value, list) else [value]
-            if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
+            texts = value if key.endswith("[]") else [value]
+            if not isinstance(texts, list) or not texts or not all(map(is_text, texts)):
                 kind = "a list of texts" if key.endswith("[]") else "a text"
                 raise corrupt(path, number, f"{key.removesuffix('[]')} is not {kind}", unit)
+
+
+def is_text(value: object) -> bool:
+    """Whether it is a text with words in it."""
+    return isinstance(value, str) and bool(value.strip())
 
 
 def refuse_repeats(
@@ -189,7 +203,7 @@ def verify_sha256sums(folder: Path) -> dict[str, str]:
     sums: dict[str, str] = {}
     for number, line in enumerate(read_text(listing).splitlines(), start=1):
         expected, _, name = line.partition("  ")
-        if len(expected) != 64 or not name:
+        if len(expected) != 64 or not name or Path(name).name != name:
             raise corrupt(listing, number, "not of the form '<sha256>  <file>'")
         path = folder / name
         if not path.is_file():

@@ -242,6 +242,9 @@ def _subject(row: Row, path: Path, line: int) -> Subject:
     facts = row["facts"]
     if not isinstance(facts, list) or not facts:
         raise corrupt(path, line, "has no facts")
+    texts = [row[key] for key in SUBJECT_KEYS if key not in ("role", "relation", "facts")]
+    optional = [row["relation"], row.get("new_biography")]
+    _require_texts([*texts, *(text for text in optional if text is not None)], path, line)
     subject = Subject(
         id=row["id"],
         part=part,
@@ -259,10 +262,21 @@ def _subject(row: Row, path: Path, line: int) -> Subject:
     return subject
 
 
+def _require_texts(texts: Iterable[Any], path: Path, line: int) -> None:
+    if not all(isinstance(text, str) for text in texts):
+        raise corrupt(path, line, "has something else in the place of a text")
+
+
 def _fact(row: Any, path: Path, line: int) -> Fact:
     absent = [key for key in FACT_KEYS if not isinstance(row, dict) or not row.get(key)]
     if absent:
         raise corrupt(path, line, f"a fact lacks {', '.join(absent)}")
+    lists = [row[key] for key in ("paraphrases", "wrong_options")]
+    if not all(isinstance(texts, list) for texts in lists):
+        raise corrupt(path, line, "the fact's paraphrases or wrong options are no list")
+    single = [row[key] for key in FACT_KEYS if key not in ("paraphrases", "wrong_options")]
+    new = [row["new_answer"]] if row.get("new_answer") is not None else []
+    _require_texts([*single, *new, *lists[0], *lists[1]], path, line)
     return Fact(
         id=row["id"],
         attribute=row["attribute"],

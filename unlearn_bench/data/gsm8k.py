@@ -45,7 +45,7 @@ def read_mini(path: Path) -> Splits:
     rows = read_jsonl(path, ("id", "split"), texts=CONTENT)
     require_unique_ids(rows, path)
     for number, row in enumerate(rows, start=1):
-        if row["split"] not in splits:
+        if row["split"] not in list(splits):  # a list also takes what cannot be hashed
             raise corrupt(path, number, f"unknown split {row['split']!r}")
         splits[row["split"]].append({key: row[key] for key in ("id", *CONTENT)})
     return splits

@@ -45,8 +45,10 @@ def read_split(root: Path, *, name: str) -> Splits:
         rows = read_jsonl(path, (*CONTENT, *reworded, *wrong))
         require_texts(rows, path, *CONTENT, *reworded, *(f"{key}[]" for key in wrong))
         refuse_repeats(rows, path, *CONTENT)
-        _refuse_right_options(rows, path, reworded=bool(reworded))
-        splits[split] = with_ids("tofu", rows, CONTENT)
+        if wrong:
+            _refuse_right_options(rows, path, reworded=bool(reworded))
+        kept = (*CONTENT, *reworded, *wrong)
+        splits[split] = with_ids("tofu", [{key: row[key] for key in kept} for row in rows], CONTENT)
     _require_order(splits, name, root)
     return splits
 
@@ -80,7 +82,7 @@ def _names(name: str) -> tuple[str, ...]:
 def _refuse_right_options(rows: list[Row], path: Path, *, reworded: bool) -> None:
     for number, row in enumerate(rows, start=1):
         right = {row["answer"], row["paraphrased_answer"] if reworded else row["answer"]}
-        wrong = row.get("perturbed_answer", [])
+        wrong = row["perturbed_answer"]
         if len({*right, *wrong}) < len(right) + len(wrong):
             raise corrupt(path, number, "a wrong option is the answer, or stands there twice")
 

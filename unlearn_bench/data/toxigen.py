@@ -71,10 +71,10 @@ def read_hub(root: Path) -> Splits:
             raise corrupt(path, 0, "its name tells no label and group of ToxiGen's")
         prompts = read_parquet(path, ("prompt",))
         require_texts(prompts, path, "prompt", unit="row")
-        for row in prompts:
-            # As in the authors' text files, line breaks are written as backslash and n.
-            prompt = row["prompt"].replace("\\n", "\n")
-            rows.append({"group": group, "label": label, "prompt": prompt})
+        # As in the authors' text files, line breaks are written as backslash and n.
+        whole = [{"prompt": row["prompt"].replace("\\n", "\n")} for row in prompts]
+        require_texts(whole, path, "prompt", unit="row")
+        rows += [{"group": group, "label": label, **row} for row in whole]
     return _finish(with_ids("toxigen", rows, CONTENT))
 
 

@@ -7,6 +7,7 @@ Rows are in the order of their ids, so a limit takes an even sample.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from unlearn_bench.data.dataset import (
@@ -53,10 +54,12 @@ def read_hub(root: Path) -> Splits:
     Repeated texts are taken: it has no ids, and SafeNLP's choice of the same statements has some.
     """
     path = root / HUB_FILE
+    found = read_parquet(path, ("text", *RATINGS))
+    require_texts(found, path, "text", unit="row")
     rows = []
-    for number, row in enumerate(read_parquet(path, ("text", *RATINGS)), start=1):
+    for number, row in enumerate(found, start=1):
         ratings = [row[name] for name in RATINGS]
-        if not all(isinstance(rating, (int, float)) for rating in ratings):
+        if not all(isinstance(rating, int | float) and math.isfinite(rating) for rating in ratings):
             raise corrupt(path, number, f"its ratings are {ratings}, not numbers", "row")
         rows.append({"text": row["text"], "hateful": int(sum(ratings) > HATEFUL_ABOVE)})
     return _finish(rows)

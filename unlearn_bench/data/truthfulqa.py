@@ -21,14 +21,17 @@ from unlearn_bench.data.files import (
     Row,
     Unit,
     corrupt,
+    is_text,
     read_csv,
     read_json_records,
     read_jsonl,
     refuse_repeats,
+    require_texts,
     require_unique_ids,
 )
 
 CONTENT = ("question", "mc1_targets", "mc2_targets")
+ASKED = ("question", "best_answer", "correct_answers[]", "incorrect_answers[]")
 COLUMNS = ("Category", "Question", "Best Answer", "Correct Answers", "Incorrect Answers")
 MINI_KEYS = ("id", "category", "question", "best_answer", "correct_answers", "incorrect_answers")
 FOLDER_TARGETS = "truthfulqa/mc_task.json"
@@ -63,13 +66,16 @@ def read_hub(root: Path) -> Splits:
     answer_columns = ("category", "question", "best_answer", "correct_answers", "incorrect_answers")
     asked, answered = root / HUB_TARGETS, root / HUB_ANSWERS
     answer_rows = read_parquet(answered, answer_columns)
+    require_texts(answer_rows, answered, *ASKED, unit="row")
     refuse_repeats(answer_rows, answered, *answer_columns, unit="row")
     answers = {
         row["question"]: _with_answers(row, answered, number, "row")
         for number, row in enumerate(answer_rows, start=1)
     }
     rows = []
-    for number, row in enumerate(read_parquet(asked, CONTENT), start=1):
+    found = read_parquet(asked, CONTENT)
+    require_texts(found, asked, "question", unit="row")
+    for number, row in enumerate(found, start=1):
         if row["question"] not in answers:
             raise corrupt(answered, 0, f"lacks the question {row['question']!r}")
         rows.append(_with_targets(row, asked, number, "row") | answers[row["question"]])
@@ -80,7 +86,9 @@ def read_hub(root: Path) -> Splits:
 def read_mini(path: Path) -> Splits:
     """Our own questions; mc1 is the best answer against all false ones, mc2 all against all."""
     rows = []
-    for number, row in enumerate(read_jsonl(path, MINI_KEYS), start=1):
+    found = read_jsonl(path, MINI_KEYS)
+    require_texts(found, path, *ASKED)
+    for number, row in enumerate(found, start=1):
         right, wrong = row["correct_answers"], row["incorrect_answers"]
         row["mc1_targets"] = _targets([row["best_answer"]], wrong)
         row["mc2_targets"] = _targets(right, wrong)
@@ -97,7 +105,7 @@ def _asked(targets: Row, path: Path, number: int) -> Row:
             "mc1_targets": _from_mapping(targets["mc1_targets"]),
             "mc2_targets": _from_mapping(targets["mc2_targets"]),
         }
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, OverflowError, AttributeError) as error:
         raise corrupt(path, number, f"has targets in another form: {error}", "record") from error
     if not isinstance(row["question"], str):
         raise corrupt(path, number, "question is not a text", "record")
@@ -118,7 +126,10 @@ def _answered(texts: Row, table: Path, line: int) -> Row:
 def _with_targets(row: Row, path: Path, number: int, unit: Unit = "line") -> Row:
     """Raise unless mc1 has its one right choice first, and mc2 has right and wrong ones."""
     for key in ("mc1_targets", "mc2_targets"):
-        choices, labels = row[key]["choices"], row[key]["labels"]
+        choices, labels = _lists_of(row[key])
+        # The released file has an empty choice, in record 285; lm-eval asks it too.
+        if not all(isinstance(choice, str) for choice in choices):
+            raise corrupt(path, number, f"{key} has a choice that is no text", unit)
         if len(choices) != len(labels) or set(labels) != {0, 1} or labels[0] != 1:
             raise corrupt(path, number, f"{key} does not start with a truth", unit)
     if sum(row["mc1_targets"]["labels"]) != 1:
@@ -128,10 +139,21 @@ def _with_targets(row: Row, path: Path, number: int, unit: Unit = "line") -> Row
 
 def _with_answers(row: Row, path: Path, number: int, unit: Unit = "line") -> Row:
     """Raise unless the generation task has right and wrong reference answers."""
+    if not is_text(row["best_answer"]):
+        raise corrupt(path, number, "has no best_answer", unit)
     for key in ("correct_answers", "incorrect_answers"):
         if not isinstance(row[key], list) or not any(str(answer).strip() for answer in row[key]):
             raise corrupt(path, number, f"has no {key}", unit)
     return row
+
+
+def _lists_of(targets: Any) -> tuple[list[Any], list[Any]]:
+    """Choices and labels; empty where they are no such lists."""
+    found = targets if isinstance(targets, dict) else {}
+    choices, labels = found.get("choices"), found.get("labels")
+    if not (isinstance(choices, list) and isinstance(labels, list)):
+        return [], []
+    return choices, [label for label in labels if isinstance(label, int)]
 
 
 def _from_mapping(targets: dict[str, int]) -> dict[str, list[Any]]:

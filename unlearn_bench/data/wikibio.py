@@ -82,7 +82,7 @@ def _table(path: Path, texts: tuple[str, ...], questions: tuple[str, ...]) -> li
 
 
 def _numbered(name: str, rows: list[Row]) -> list[Row]:
-    return [{"id": f"{name}-{number}", **row} for number, row in enumerate(rows)]
+    return [row | {"id": f"{name}-{number}"} for number, row in enumerate(rows)]
 
 
 def _texts(rows: list[Row], column: str) -> tuple[Example, ...]:
@@ -105,7 +105,7 @@ def _questions(rows: list[Row], column: str, part: str) -> list[Question]:
 def _list(cell: str) -> list[Any]:
     try:
         items = ast.literal_eval(cell)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return []
     return items if isinstance(items, list) else []
 
@@ -114,6 +114,8 @@ def _question(item: Any, identity: str, part: str, subject: str) -> Question | N
     keys = ("Q", "correct answer", *OPTIONS)
     if not isinstance(item, dict) or not all(isinstance(item.get(key), str) for key in keys):
         return None
+    if any("\ud800" <= letter <= "\udfff" for key in keys for letter in item[key]):
+        return None  # half a surrogate pair, which no file can be written with
     options = [item[option] for option in OPTIONS]
     named = item["correct answer"]
     right = item[named] if named in OPTIONS else named

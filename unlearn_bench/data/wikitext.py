@@ -81,7 +81,7 @@ def _read_pages(path: Path, sha256: str) -> list[Row]:
 
 
 def _read_mini_pages(path: Path, split: str) -> list[Row]:
-    rows = read_jsonl(path, ("id", "split", "title", "text"))
+    rows = read_jsonl(path, ("id", "split"), texts=("title", "text"))
     require_unique_ids(rows, path)
     for number, row in enumerate(rows, start=1):
         if row["split"] not in ("test", "validation"):

@@ -19,6 +19,7 @@ from unlearn_bench.data.files import (
     Row,
     Unit,
     corrupt,
+    is_text,
     read_csv,
     read_jsonl,
     refuse_repeats,
@@ -73,6 +74,8 @@ def read_mini(path: Path) -> Splits:
 def _checked(row: Row, path: Path, number: int, unit: Unit = "line") -> Row:
     if not isinstance(row["prompt"], str) or not row["prompt"].strip():
         raise corrupt(path, number, "has no prompt", unit)
+    if not is_text(row["type"]):
+        raise corrupt(path, number, "has no type", unit)
     if row["label"] not in LABELS:
         raise corrupt(path, number, f"unknown label {row['label']!r}", unit)
     if (row["type"] in SAFE_TYPES) != (row["label"] == "safe"):

@@ -120,12 +120,13 @@ def _nodes(root: yaml.Node) -> Iterator[tuple[yaml.Node, str]]:
 
 
 def _switches_code_on(key: str, node: yaml.Node) -> bool:
-    return key in TRUE_CODE_KEYS and str(node.value).lower() not in ("false", "no", "off", "null")
+    off = isinstance(node, yaml.ScalarNode) and node.value.lower() in ("false", "no", "off", "null")
+    return key in TRUE_CODE_KEYS and not off
 
 
 def _scalars(node: yaml.Node) -> list[str]:
     nodes = node.value if isinstance(node, yaml.SequenceNode) else [node]
-    return [str(item.value) for item in nodes]
+    return [item.value for item in nodes if isinstance(item, yaml.ScalarNode)]
 
 
 def _included(path: Path, name: str, folder: Path | None, node: yaml.Node) -> Path:
@@ -141,7 +142,9 @@ def _included(path: Path, name: str, folder: Path | None, node: yaml.Node) -> Pa
 
 def _code_file(path: Path, node: yaml.Node) -> Path | None:
     """The file beside `path` that `!function module.name` is read from; None for a package's."""
-    module, _, _ = str(node.value).rpartition(".")
+    if not isinstance(node, yaml.ScalarNode):
+        return None
+    module, _, _ = node.value.rpartition(".")
     there = _beside(path, f"{module.replace('.', '/')}.py", node)
     return there if module and there.is_file() else None
 
