@@ -76,7 +76,7 @@ test: lint ## Everything: lint and all tests
 	  -m "not slow and not end_to_end and not gpu and not network"
 	$(BIN)/python -m pytest --durations=20 -m "(slow or end_to_end) and not gpu and not network"
 
-test-fast: setup ## Unit, contract and fault tests, in under two minutes
+test-fast: setup ## Unit, contract, fault and property tests, in five minutes
 	$(BIN)/python -m pytest -n 2 --dist loadfile \
 	  -m "not slow and not end_to_end and not gpu and not network" \
 	  tests/unit tests/contract tests/fault tests/property

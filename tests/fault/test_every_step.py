@@ -13,7 +13,6 @@ ROOT = Path(__file__).parents[2]
 FILES = 7  # that a finished cell has, its record among them
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["kill", "full"])
 def test_whatever_the_step_finished_cells_stay_and_the_board_is_the_same(
     tmp_path: Path, fault: str

@@ -199,8 +199,10 @@ def test_seeds_that_change_nothing_are_one() -> None:
     assert (found.test, found.p) == ("McNemar, exact", pytest.approx(0.0625))
 
 
-@pytest.mark.parametrize("spread", [0.0, 0.5, 2.0])
-@pytest.mark.parametrize(("first", "second"), [(2, 2), (3, 3), (5, 5), (3, 1), (3, 0)])
+@pytest.mark.parametrize(
+    ("first", "second", "spread"),
+    [(2, 2, 0.5), (3, 3, 0.0), (3, 3, 2.0), (5, 5, 0.5), (3, 1, 2.0), (2, 0, 2.0), (3, 0, 2.0)],
+)
 def test_methods_alike_are_no_alarm_more_often_than_declared(
     first: int, second: int, spread: float
 ) -> None:
