@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,6 @@ from unlearn_bench.board.publish import publish
 from unlearn_bench.runs.execute import CellResult, execute
 from unlearn_bench.runs.memory import is_out_of_memory
 from unlearn_bench.runs.steps import in_parts
-
-ROOT = Path(__file__).parents[2]
 
 
 class Scarce(SmallSteps):
@@ -153,25 +151,15 @@ def {name}(batch, policy, reference):
 
 
 @pytest.mark.slow
-def test_a_real_run_under_a_real_limit(tmp_path: Path, long_tiny_folder: Path) -> None:
+def test_a_real_run_under_a_real_limit(
+    tmp_path: Path, evaluate: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
     """16 texts of 128 MiB are too many for 1.5 GiB, 8 are not; of 2 GiB even 4 are."""
     files = []
     for name, mib in (("greedy", 128), ("hopeless", 2048)):
         files.append(tmp_path / f"{name}.py")
         files[-1].write_text(GREEDY.format(name=name, mib=mib))
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "unlearn_bench", "evaluate"),
-            *("--methods", ",".join(["noop", *map(str, files)])),
-            *("--target", str(long_tiny_folder), "--suite", "smoke", "--tasks", "fur"),
-            *("--engine", "transformers", "--scorer", "profanity_check", "--offline"),
-            *("--output", str(tmp_path / "out"), "--leaderboards", str(tmp_path / "boards")),
-        ],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        check=False,
-    )
+    done = evaluate(*files)
     assert done.returncode == 1, done.stderr
     (table,) = (tmp_path / "boards").rglob("*.csv")
     rows = {row["method"]: row for row in csv.DictReader(table.open())}

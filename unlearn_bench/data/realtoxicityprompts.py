@@ -12,7 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from unlearn_bench.data.dataset import Dataset, HubFiles, Splits, in_id_order, with_ids
-from unlearn_bench.data.files import Row, corrupt, read_jsonl, refuse_repeats
+from unlearn_bench.data.files import Row, corrupt, is_text, read_jsonl, refuse_repeats
 from unlearn_bench.data.packages import PackagedFile
 
 HUB_FILE = "prompts.jsonl"
@@ -54,8 +54,10 @@ def _read_records(path: Path) -> list[Row]:
     records = read_jsonl(path, ("prompt", "challenging"))
     for number, record in enumerate(records, start=1):
         prompt = record["prompt"]
-        if not isinstance(prompt, dict) or not isinstance(prompt.get("text"), str):
+        if not isinstance(prompt, dict) or not is_text(prompt.get("text")):
             raise corrupt(path, number, "has no prompt text")
+        if not isinstance(prompt.get("toxicity"), float | int | None):
+            raise corrupt(path, number, "the prompt's toxicity is no number")
         if not isinstance(record["challenging"], bool):
             raise corrupt(path, number, "challenging is not true or false")
         rows.append(

@@ -105,7 +105,7 @@ def _asked(targets: Row, path: Path, number: int) -> Row:
             "mc1_targets": _from_mapping(targets["mc1_targets"]),
             "mc2_targets": _from_mapping(targets["mc2_targets"]),
         }
-    except (TypeError, ValueError, OverflowError, AttributeError) as error:
+    except (TypeError, AttributeError) as error:
         raise corrupt(path, number, f"has targets in another form: {error}", "record") from error
     if not isinstance(row["question"], str):
         raise corrupt(path, number, "question is not a text", "record")
@@ -157,7 +157,7 @@ def _lists_of(targets: Any) -> tuple[list[Any], list[Any]]:
 
 
 def _from_mapping(targets: dict[str, int]) -> dict[str, list[Any]]:
-    return {"choices": list(targets), "labels": [int(label) for label in targets.values()]}
+    return {"choices": list(targets), "labels": list(targets.values())}
 
 
 def _targets(right: list[str], wrong: list[str]) -> dict[str, list[Any]]:

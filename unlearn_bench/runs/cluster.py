@@ -31,6 +31,7 @@ from unlearn_bench.runs.estimate import Estimate, minutes
 from unlearn_bench.runs.execute import CellResult, Edited, Keep, Session, open_session
 from unlearn_bench.runs.plan import Cell, Plan
 from unlearn_bench.runs.progress import Reporter, silence_libraries
+from unlearn_bench.runs.supervise import overtime
 
 LOSSES = 3  # processes that one cell may lose before it counts as failed
 NODE_DIGITS = 8  # of a node's id, for people
@@ -374,7 +375,7 @@ class Dispatcher:
             if task.cell is not None and task.spent > limit:
                 del self.busy[reference]
                 ray.kill(task.worker)
-                self._fail(task.cell, f"it was not done after {limit:g} s (--time-limit)")
+                self._fail(task.cell, overtime(limit))
 
     def _cancel(self) -> None:
         """Say of every cell in work that it was interrupted, as a run on one machine does."""

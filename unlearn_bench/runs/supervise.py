@@ -77,7 +77,7 @@ def supervise(command: Sequence[str], output: Path, limit: float | None, say: Sa
             cells = watch.running()
             if late:
                 # Of those that were ended in time after all nothing is lost but what came next.
-                cells, why = cells & late, f"it was not done after {limit:g} s (--time-limit)"
+                cells, why = cells & late, overtime(limit)
             elif code < 0 or (cells and code not in OWN_ENDS):
                 why = _death(code)
             else:
@@ -89,6 +89,11 @@ def supervise(command: Sequence[str], output: Path, limit: float | None, say: Sa
                 lost = True
                 name = watch.give_up(folder, why)
                 say(f"{name}: failed. {why}; the other cells go on")
+
+
+def overtime(limit: float | None) -> str:
+    """What a record says of a cell that took longer than `limit` seconds."""
+    return f"it was not done after {limit:g} s (--time-limit)"
 
 
 @dataclass
