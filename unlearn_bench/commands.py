@@ -77,7 +77,7 @@ def _evaluate(
     from unlearn_bench.runs.estimate import estimate_cells
     from unlearn_bench.runs.execute import execute
     from unlearn_bench.runs.mirror import Mirror
-    from unlearn_bench.runs.rerun import write_settings
+    from unlearn_bench.runs.settings import write_settings
 
     screen = Console()
     for note in plan.notes:
@@ -223,8 +223,9 @@ def _print_findings(findings: Sequence[Finding], *, as_json: bool) -> None:
 def _rerun(
     run: Path, given: Mapping[str, Any], items: int, methods: Sequence[str], reporter: Reporter
 ) -> list[Finding]:
-    from unlearn_bench.runs.rerun import read_settings, rerun
+    from unlearn_bench.runs.rerun import rerun
     from unlearn_bench.runs.resolve import resolve_plan
+    from unlearn_bench.runs.settings import read_settings
 
     told = {name: value for name, value in given.items() if value is not None}
     config = load_config({**read_settings(run), **told})

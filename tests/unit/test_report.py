@@ -17,6 +17,7 @@ import pytest
 from tests.unit.report_cells import TENSORS, setting, write_cell
 from unlearn_bench.board.report import write_report
 from unlearn_bench.errors import UnlearnBenchError, UsageError
+from unlearn_bench.runs.settings import write_settings
 
 pytest.importorskip("matplotlib")
 
@@ -208,6 +209,21 @@ def own_board(run: Path, **rows: dict[str, object]) -> Path:
     place.parent.mkdir(parents=True)
     place.write_text(json.dumps(board))
     return place
+
+
+def test_a_board_in_a_folder_of_its_own_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `make evaluate` writes it, with `--leaderboards leaderboards`; asked from elsewhere."""
+    run = small_run(tmp_path / "runs", 2)
+    overall = {"value": 0.1234, "low": 0.1, "high": 0.2, "gain": 0.0678, "keep": None}
+    own_board(run, method_0={"overall": overall})
+    (run / "leaderboards").rename(tmp_path / "boards")
+    assert "overall.gain" not in read(write_report([run]))
+    monkeypatch.chdir(tmp_path)
+    write_settings(run, {"leaderboards": "boards", "methods": ["npo"]})
+    monkeypatch.chdir("/")
+    assert "overall.gain" in read(write_report([run]))
 
 
 def test_what_only_the_runs_own_board_has_is_shown(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from unlearn_bench.board.table import MEAN, Column
+from unlearn_bench.runs.settings import board_files
 from unlearn_bench.schema import Score
 
 OVERALL = "overall"
@@ -54,7 +55,7 @@ class OwnBoards:
 def read_boards(runs: Sequence[Path], keys: set[str]) -> OwnBoards:
     """The boards that these runs wrote, as far as they are about the cells with these keys."""
     own = OwnBoards()
-    for file in sorted(path for run in runs for path in run.glob("leaderboards/*/*.json")):
+    for file in dict.fromkeys(file for run in runs for file in board_files(run)):
         try:
             content = json.loads(file.read_bytes())
             _read_board(content, keys, own)

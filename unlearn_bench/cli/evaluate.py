@@ -64,7 +64,7 @@ def evaluate(
     executor: Annotated[
         str | None,
         typer.Option(
-            help="Who computes the cells: local, one after another in this process; or ray, on the "
+            help="Who computes the cells: local, one after another on this machine; or ray, on the "
             "cluster that RAY_ADDRESS names, else on all of this machine."
         ),
     ] = None,

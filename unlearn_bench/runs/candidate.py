@@ -14,7 +14,7 @@ from unlearn_bench.errors import UnlearnBenchError
 from unlearn_bench.runs.execute import execute
 from unlearn_bench.runs.plan import TARGET, Plan, check_output
 from unlearn_bench.runs.progress import Reporter
-from unlearn_bench.runs.rerun import read_settings, write_settings
+from unlearn_bench.runs.settings import read_settings, write_settings
 from unlearn_bench.runs.sides import MeasuredCell, Side, read_cell
 from unlearn_bench.runs.store import write_file
 

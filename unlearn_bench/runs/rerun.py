@@ -11,22 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unlearn_bench.errors import CorruptDataError, UnlearnBenchError, UsageError
+from unlearn_bench.errors import CorruptDataError, UsageError
 from unlearn_bench.runs.plan import Cell, Plan
 from unlearn_bench.runs.progress import Reporter
 from unlearn_bench.runs.steps import ModelSteps
-from unlearn_bench.runs.store import (
-    CHECKPOINT,
-    cell_folder,
-    read_record,
-    read_samples,
-    write_json,
-)
+from unlearn_bench.runs.store import CHECKPOINT, cell_folder, read_record, read_samples
 from unlearn_bench.runs.verify import Finding, some
 from unlearn_bench.schema import SCORED, Sample
 
-SETTINGS = "run.json"
-FILES = (".py", ".yaml", ".yml", ".gguf")  # what is named by its path on the command line
 # Nats per token by which the likelihood of a text may move between two askings of one model, whose
 # other batches round otherwise. fp32: packed and one by one, the summed log-probabilities of 500
 # options were up to 1.5e-4 apart in trials, TruthfulQA's 610 up to 5e-5
@@ -48,37 +40,6 @@ class Allowed:
     nats: float
     texts: float
     by_batch: frozenset[str] = frozenset()
-
-
-def write_settings(output: Path, settings: Mapping[str, Any]) -> None:
-    """Keep what the command was given beside its cells, folders made absolute."""
-    write_json(output / SETTINGS, {name: _absolute(value) for name, value in settings.items()})
-
-
-def _absolute(value: Any) -> Any:
-    """A path, or every path of a list, made absolute. A name without a folder and an ending is no
-    path, even if there is a file of that name.
-    """
-    if isinstance(value, list):
-        return [_absolute(part) for part in value]
-    if not isinstance(value, str):
-        return value
-    path = Path(value).expanduser()
-    looks = "/" in value or path.suffix in FILES
-    return str(path.resolve()) if looks and path.exists() else value
-
-
-def read_settings(output: Path) -> dict[str, Any]:
-    """What the last command of this output folder was given. Raises UnlearnBenchError."""
-    try:
-        settings: dict[str, Any] = json.loads((output / SETTINGS).read_bytes())
-    except (OSError, ValueError) as error:
-        raise UnlearnBenchError(
-            f"the run's settings cannot be read: {error}",
-            where=str(output / SETTINGS),
-            next_step="run the same evaluate command again: finished cells are not run again",
-        ) from error
-    return {**settings, "output": str(output)}
 
 
 def rerun(plan: Plan, items: int, methods: Sequence[str], reporter: Reporter) -> list[Finding]:

@@ -28,6 +28,7 @@ from unlearn_bench.protocols.harness import asked_positions
 from unlearn_bench.protocols.scoring import score_samples
 from unlearn_bench.runs.execute import SECOND
 from unlearn_bench.runs.judge import judged_items
+from unlearn_bench.runs.settings import board_files
 from unlearn_bench.runs.store import (
     RECORD,
     digest,
@@ -40,7 +41,6 @@ from unlearn_bench.runs.workshop import Workshop, is_aggregate
 from unlearn_bench.schema import SCORED, ItemScore, Sample, Score
 
 SHOWN = 3  # of differences of one kind
-BOARDS = "leaderboards/*/*.json"
 MEAN = "mean"  # in the place of a board's seed: a row of means
 FIGURES = ("value", "stderr", "low", "high", "n", "missing")
 OUTSIDE = (
@@ -106,9 +106,10 @@ def verify_run(
         except CorruptDataError as error:
             finding.wrong.append(error.what)
         findings.append(finding)
-    for path in sorted(output.glob(BOARDS)):
-        say(f"verify {path.relative_to(output)}")
-        _verify_board(path, str(path.relative_to(output)), checked)
+    for path in board_files(output):
+        name = str(path.relative_to(output) if path.is_relative_to(output) else path)
+        say(f"verify {name}")
+        _verify_board(path, name, checked)
     say(f"not looked at: {OUTSIDE}")
     return findings
 
