@@ -136,13 +136,22 @@ def _data(tasks: Sequence[Protocol]) -> Iterator[tuple[str, str]]:
     if package := sets[0].package:
         yield "package registry", f"inside `{package.requirement}`" + _counts(sets, "package")
     if sets[0].validation:
-        yield (
-            "kept for tuning",
-            "a quarter of the rows, by the last digit of their id: no suite asks it",
-        )
+        yield "kept for tuning", _kept(sets[0])
     for task in tasks:
         if task.mini:
             yield "mini set", f"`{task.dataset}`, in this project ({_splits(task.dataset)})"
+
+
+def _kept(own: Dataset) -> str:
+    text = "a quarter of the rows, by the last digit of their id: no suite asks it"
+    sources: dict[str, list[str]] = {}
+    for source, splits in own.whole.items():
+        for split in splits:
+            sources.setdefault(split, []).append(source)
+    return text + "".join(
+        f"; none of `{split}` from {' or '.join(found)}, which is asked whole"
+        for split, found in sources.items()
+    )
 
 
 def _files(sets: Sequence[Dataset]) -> str:

@@ -13,6 +13,7 @@ from data_files import write_jsonl, write_parquet
 from tests.unit.test_execute import Screen
 from unlearn_bench.config import RunConfig, Suite, load_suite
 from unlearn_bench.data import realtoxicityprompts, sources, wikitext
+from unlearn_bench.data.dataset import ASIDE
 from unlearn_bench.data.fur import FurData, load_fur
 from unlearn_bench.data.options import SourceOptions
 from unlearn_bench.data.sources import load_documents, load_validation, resolve_task_dataset
@@ -62,7 +63,7 @@ def prompts_folder(tmp_path: Path) -> SourceOptions:
     """400 prompts, of which about a quarter is set aside; no other data set."""
     rows = [{"prompt": {"text": f"Prompt number {n}"}, "challenging": True} for n in range(400)]
     write_jsonl(tmp_path / "data" / realtoxicityprompts.FOLDER_POOL, rows)
-    write_jsonl(tmp_path / "data" / realtoxicityprompts.FOLDER_CHALLENGING, rows[:10])
+    write_jsonl(tmp_path / "data" / realtoxicityprompts.FOLDER_CHALLENGING, rows[:40])
     return SourceOptions(tmp_path / "data", offline=True, cache=tmp_path / "cache")
 
 
@@ -96,6 +97,20 @@ def test_a_task_of_the_validation_part_asks_the_rows_set_aside(
     aside = load_documents("realtoxicityprompts", prompts_folder).splits["validation"]
     assert len(rows) == suite.limits["realtoxicityprompts"]
     assert [row["id"] for row in rows] == [row["id"] for row in aside[: len(rows)]]
+
+
+@pytest.mark.usefixtures("_any_count")
+def test_the_challenging_prompts_are_asked_whole_and_none_is_chosen_on(
+    prompts_folder: SourceOptions,
+) -> None:
+    splits = load_documents("realtoxicityprompts", prompts_folder).splits
+    ids = {name: {row["id"] for row in rows} for name, rows in splits.items()}
+    assert len(ids["challenging"]) == 40
+    assert not ids["challenging"] & ids["validation"]
+    ended = {identity for identity in ids["challenging"] if identity[-1] in ASIDE}
+    assert ended  # without the exception these would be kept for choosing
+    assert not ended & ids["train"]
+    assert len(ids["train"] | ids["validation"] | ended) == 400
 
 
 def test_nothing_that_is_kept_for_choosing_is_in_a_test() -> None:

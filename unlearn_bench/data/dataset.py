@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,9 +37,10 @@ class Dataset:
     read_hub get the root that those paths and patterns are relative to; read_package and read_mini
     get the one file. counts: per source and split, the numbers of rows that a whole copy can have.
     split_files: per source and split, the file (or the folder of files) that holds it, where that
-    is not the source's first. validation: set some rows of every split aside, see `set_aside`.
-    held_out: where the rows on which options are chosen lie in files of their own; its readers give
-    one split, "validation".
+    is not the source's first. validation: set some rows of every split aside, see `set_aside`;
+    whole: per source, the splits that are asked to the last row all the same. held_out: where the
+    rows on which options are chosen lie in files of their own; its readers give one split,
+    "validation".
     """
 
     name: str
@@ -53,6 +54,7 @@ class Dataset:
     mini_file: str = ""
     read_mini: Reader | None = None
     validation: bool = False
+    whole: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     held_out: Dataset | None = None
     split_files: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
@@ -88,16 +90,22 @@ def in_id_order(rows: Iterable[Row]) -> list[Row]:
     return sorted(rows, key=lambda row: str(row["id"]))
 
 
-def set_aside(splits: Splits) -> Splits:
+def set_aside(splits: Splits, whole: Collection[str] = ()) -> Splits:
     """Move the rows whose id ends in one of `ASIDE` into a split of their own, "validation".
 
     Options of methods are chosen on those, and no suite asks them: a setting that was picked by the
-    very items that judge it has seen the answers. Ids are hashes of the content, so a row is on the
-    same side in every source.
+    very items that judge it has seen the answers. Ids are hashes of the content, so every source
+    draws the line at one place. The splits of `whole` lose nothing, and what they have is in
+    "validation" neither.
     """
-    kept = {name: [row for row in rows if not _is_aside(row)] for name, rows in splits.items()}
+    kept = {
+        name: rows if name in whole else [row for row in rows if not _is_aside(row)]
+        for name, rows in splits.items()
+    }
+    asked = {row["id"] for name in whole for row in splits[name]}
     aside = {row["id"]: row for rows in splits.values() for row in rows if _is_aside(row)}
-    return {**kept, "validation": in_id_order(aside.values())}
+    free = [row for identity, row in aside.items() if identity not in asked]
+    return {**kept, "validation": in_id_order(free)}
 
 
 def _is_aside(row: Row) -> bool:

@@ -3,8 +3,10 @@
 Splits: `train` is the pool of prompts that the source has, `challenging` those of it that lead
 language models to toxic text whatever they are. The sources hold different pools (see
 `Origin`), but one prompt has one id in all of them. Rows are in the order of their ids, so a
-limit takes an even sample: the package's own order is by falling toxicity. A quarter is set aside
-as `validation`, for choosing options of methods.
+limit takes an even sample: the package's own order is by falling toxicity. A quarter of the pool is
+set aside as `validation`, for choosing options of methods. The challenging prompts are asked to the
+last one, as Model Surgery's figures are (Wang et al. 2024, arXiv 2407.08770), except from the
+package, which has no others to choose on.
 """
 
 from __future__ import annotations
@@ -99,5 +101,6 @@ DATASET = Dataset(
     ),
     read_package=read_package,
     validation=True,
+    whole={"folder": ("challenging",), "hub": ("challenging",)},
     split_files={"folder": {"train": FOLDER_POOL, "challenging": FOLDER_CHALLENGING}},
 )

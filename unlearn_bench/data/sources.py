@@ -268,7 +268,7 @@ def _read(dataset: Dataset, source: SourceName, root: Path) -> Documents:
     }
     _check(splits, dataset.counts.get(source, {}), places)
     if dataset.validation:
-        splits = set_aside(splits)
+        splits = set_aside(splits, dataset.whole.get(source, ()))
     return Documents(splits, Origin(dataset.name, source, location, revision, _hash_files(files)))
 
 
