@@ -21,15 +21,20 @@ import logging
 import math
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lm_eval.api.registry import get_model
+from lm_eval.evaluator import simple_evaluate
+
 from unlearn_bench.data.options import SourceOptions
 from unlearn_bench.data.sources import resolve_task_dataset
+from unlearn_bench.engine.base import Engine, open_engine
+from unlearn_bench.engine.evaluate import evaluate, load_tasks
 from unlearn_bench.models.open import open_model
-from unlearn_bench.protocols.catalog import Protocol, find_protocol
+from unlearn_bench.protocols.catalog import find_protocol
 
 TASKS = ("truthfulqa", "wikitext", "toxigen_classification", "gsm8k")
 BATCH = 16
@@ -46,30 +51,19 @@ class Difference:
     what: str
 
 
-def load(task: str, limit: int | None, sources: SourceOptions) -> tuple[Protocol, dict[str, Any]]:
-    from unlearn_bench.engine.evaluate import load_tasks
-
-    protocol = find_protocol(resolve_task_dataset(task, sources))
-    tasks = load_tasks(
-        [protocol],
-        limits={protocol.name: limit},
+def load(limits: Mapping[str, int | None], sources: SourceOptions) -> dict[str, Any]:
+    """lm-eval's tasks by the name of each subtask; limits: per task's data set, how many items."""
+    found = {name: find_protocol(resolve_task_dataset(name, sources)) for name in limits}
+    return load_tasks(
+        list(found.values()),
+        limits={found[name].name: limit for name, limit in limits.items()},
         samples_per_prompt=1,
         paraphrases=0,
         sources=sources,
     )
-    return protocol, tasks
 
 
-def answer_ours(arguments: argparse.Namespace, sources: SourceOptions) -> list[Answer]:
-    from unlearn_bench.engine.base import open_engine
-    from unlearn_bench.engine.evaluate import evaluate
-
-    model = open_model(arguments.model)
-    engine = open_engine(arguments.engine, "float32")
-    engine.load(model.folder, model.fingerprint)
-    _, tasks = load(arguments.one, arguments.limit, sources)
-    samples = evaluate(engine, tasks, seed=0)
-    engine.close()
+def answer_ours(engine: Engine, tasks: dict[str, Any]) -> list[Answer]:
     return [
         {
             "subtask": sample.task,
@@ -79,17 +73,13 @@ def answer_ours(arguments: argparse.Namespace, sources: SourceOptions) -> list[A
             "texts": list(sample.outputs),
             "values": sample.values,
         }
-        for sample in samples
+        for sample in evaluate(engine, tasks, seed=0)
     ]
 
 
-def answer_stock(arguments: argparse.Namespace, sources: SourceOptions) -> list[Answer]:
-    from lm_eval.api.registry import get_model
-    from lm_eval.evaluator import simple_evaluate
-
-    _, tasks = load(arguments.one, arguments.limit, sources)
-    folder = str(open_model(arguments.model).folder)
-    lm = get_model("hf")(pretrained=folder, dtype="float32", device="cpu", batch_size=BATCH)
+def answer_stock(folder: Path, tasks: dict[str, Any]) -> list[Answer]:
+    """What unmodified lm-eval logs through its own transformers model, with the seed of ours."""
+    lm = get_model("hf")(pretrained=str(folder), dtype="float32", device="cpu", batch_size=BATCH)
     results = simple_evaluate(
         model=lm, tasks=list(tasks.values()), bootstrap_iters=0, fewshot_random_seed=1234
     )
@@ -223,6 +213,24 @@ def run_side(side: str, task: str, arguments: argparse.Namespace) -> list[Answer
     return answers
 
 
+def answer_one(arguments: argparse.Namespace) -> None:
+    """One task on one side, in this process: written whole, or not at all."""
+    logging.disable(logging.WARNING)
+    sources = SourceOptions(data_folder=arguments.data)
+    tasks = load({arguments.one: arguments.limit}, sources)
+    model = open_model(arguments.model)
+    if arguments.side == "stock":
+        answers = answer_stock(model.folder, tasks)
+    else:
+        engine = open_engine(arguments.engine, "float32")
+        engine.load(model.folder, model.fingerprint)
+        answers = answer_ours(engine, tasks)
+        engine.close()
+    unfinished = arguments.output.with_suffix(".part")
+    unfinished.write_text(json.dumps(answers))
+    unfinished.rename(arguments.output)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, required=True)
@@ -235,13 +243,7 @@ def main() -> None:
     parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
-        logging.disable(logging.WARNING)
-        sources = SourceOptions(data_folder=arguments.data)
-        answer = answer_ours if arguments.side == "ours" else answer_stock
-        content = json.dumps(answer(arguments, sources))
-        unfinished = arguments.output.with_suffix(".part")
-        unfinished.write_text(content)
-        unfinished.rename(arguments.output)
+        answer_one(arguments)
         return
     arguments.output.mkdir(parents=True, exist_ok=True)
     print(f"Model {arguments.model}, engine {arguments.engine}, float32.")
