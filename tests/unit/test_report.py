@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit import report_cells
 from tests.unit.report_cells import TENSORS, setting, write_cell
 from unlearn_bench.board.report import write_report
 from unlearn_bench.errors import UnlearnBenchError, UsageError
@@ -244,6 +245,45 @@ def test_what_only_the_runs_own_board_has_is_shown(tmp_path: Path) -> None:
     assert "alien" not in text
     place.write_text("[1]")  # a file of the user's
     assert "overall.gain" not in read(write_report([tmp_path]))
+
+
+def test_what_a_mean_of_seeds_takes_from_the_runs_own_board(tmp_path: Path) -> None:
+    """forget_quality sets two models against each other: seeds drawn here give it no interval. A
+    board whose mean is of another seed too says nothing of this run's.
+    """
+    for method in ("noop", "exact_unlearning", "npo"):
+        for seed in (0, 1):
+            write_cell(tmp_path, method, seed)
+    keys = [json.loads(p.read_bytes())["key"] for p in tmp_path.glob("cells/*npo*/plan.json")]
+    quality = {"value": 0.4, "low": 0.1111, "high": 0.8888}
+    columns = [{"name": "fur.forget_quality", "task": "fur", "metric": "forget_quality"}]
+    rows = [
+        {"method": "npo", "seed": "0", "provenance": {"cell_key": k}, "scores": {}} for k in keys
+    ]
+    mean = {"method": "npo", "seed": "mean", "scores": {"fur.forget_quality": quality}}
+    place = tmp_path / "leaderboards" / "tiny" / "quick.json"
+    place.parent.mkdir(parents=True)
+    place.write_text(json.dumps({"columns": columns, "rows": [*rows, mean]}))
+    assert "0.111 to 0.889" in read(write_report([tmp_path]))
+    other = {"method": "npo", "seed": "2", "provenance": {"cell_key": "x"}, "scores": {}}
+    place.write_text(json.dumps({"columns": columns, "rows": [*rows, other, mean]}))
+    assert "0.111 to 0.889" not in read(write_report([tmp_path]))
+
+
+def test_what_cannot_be_compared_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One method was asked fewer facts than the others, under the same setting."""
+    small_run(tmp_path, 2)
+    facts = setting()
+    monkeypatch.setattr(report_cells, "FACTS", report_cells.FACTS - 1)
+    write_cell(tmp_path, "short", facts=facts, minute=9)
+    text = read(write_report([tmp_path]))
+    assert (
+        "fur.update_efficacy has no ranks: method_0 (seed 0) has 8 items and short (seed 0) 7"
+        in text
+    )
+    assert (
+        "fur.update_efficacy has no difference to the target: short has 7 items and noop 8" in text
+    )
 
 
 def test_rows_are_sorted_by_the_overall_score(tmp_path: Path) -> None:

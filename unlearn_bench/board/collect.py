@@ -7,6 +7,7 @@ taken from its JSON.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -224,8 +225,11 @@ def _with_intervals(
                 score = scores[f"{task}.{name}"]
                 scores[f"{task}.{name}"] = replace(score, low=ends.low, high=ends.high)
     made = own.means.get(row.method, Told()).scores
-    return replace(row, scores={**scores, **{n: s for n, s in made.items() if _is_summary(s)}})
+    taken = {name: score for name, score in made.items() if _only_there(score, scores.get(name))}
+    return replace(row, scores={**scores, **taken})
 
 
-def _is_summary(score: Score) -> bool:
-    return score.task in (OVERALL, TRACE)
+def _only_there(made: Score, here: Score | None) -> bool:
+    """Whether only the run's own board can say it: a summary, or the interval of two models."""
+    summary = made.task in (OVERALL, TRACE)
+    return summary or (here is not None and math.isnan(here.low) and not math.isnan(made.low))

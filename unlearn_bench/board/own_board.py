@@ -66,11 +66,14 @@ def read_boards(runs: Sequence[Path], keys: set[str]) -> OwnBoards:
 
 def _read_board(content: Mapping[str, Any], keys: set[str], own: OwnBoards) -> None:
     columns = {str(column["name"]): _column(column) for column in content["columns"]}
-    ours = set()
+    ours, strange = set[str](), set[str]()
     for row in content["rows"]:
         method, key = str(row["method"]), str(row.get("provenance", {}).get("cell_key", ""))
-        mean = row.get("seed") == MEAN and method in ours  # its seeds stand before it
-        if key not in keys and not mean:
+        mean = row.get("seed") == MEAN  # its seeds stand before it: all of them ours, or it is not
+        if mean and (method not in ours or method in strange):
+            continue
+        if not mean and key not in keys:
+            strange.add(method)
             continue
         ours.add(method)
         told = Told(

@@ -67,7 +67,7 @@ def report_content(
         "bars": [_figure(one) for one in draw_bars(all_of, standing)],
         "rule": RULE,
         "methods": _methods(all_of, anchors),
-        "notes": _notes(found, cells, all_of),
+        "notes": _notes(found, cells, [*all_of.notes, *standing.notes]),
         "protocol": _protocol(all_of, cells),
         "data": _data(all_of),
         "cells": [_cell_line(one.name, cell) for one in all_of.entrants for cell in one.cells],
@@ -245,8 +245,8 @@ def _methods(found: Collection, anchors: Mapping[str, str]) -> list[dict[str, An
     return [method_section(found, one, anchors[one.name], model) for one in ordered]
 
 
-def _notes(found: Found, cells: Sequence[StoredCell], all_of: Collection) -> list[str]:
-    notes = [public_text(note) for note in all_of.notes]
+def _notes(found: Found, cells: Sequence[StoredCell], told: Sequence[str]) -> list[str]:
+    notes = [public_text(note) for note in told]
     if others := len(found.cells) - len(cells):
         notes.append(
             f"{others} cell{'' if others == 1 else 's'} of these runs are not shown: measured "

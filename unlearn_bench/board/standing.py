@@ -37,22 +37,27 @@ class Difference:
 @dataclass(frozen=True)
 class Standing:
     """By column, then by entrant. Ranks are among contenders; differences are of all but the target
-    itself. A column is absent where its items cannot be compared.
+    itself. What is absent because its items cannot be compared is told in the notes.
     """
 
     ranks: Mapping[str, Mapping[str, Rank]]
     differences: Mapping[str, Mapping[str, Difference]]
+    notes: tuple[str, ...]
 
 
 def stand(found: Collection) -> Standing:
     """Ranks and differences in every headline column whose protocol is known."""
     ranks, differences = {}, {}
+    notes: list[str] = []
     for column in found.board.shown_columns():
-        if own := _ranks(found, column):
-            ranks[column.name] = own
-        if apart := _differences(found, column):
+        try:
+            if own := _ranks(found, column):
+                ranks[column.name] = own
+        except IncomparableError as error:
+            notes.append(f"{column.name} has no ranks: {error.what}")
+        if apart := _differences(found, column, notes):
             differences[column.name] = apart
-    return Standing(ranks, differences)
+    return Standing(ranks, differences, tuple(notes))
 
 
 def _reduction(found: Collection, column: Column) -> str:
@@ -68,19 +73,18 @@ def _ranks(found: Collection, column: Column) -> dict[str, Rank]:
         return {}
     sides: list[range] = []
     models: list[list[ItemScore]] = []
+    labels: list[str] = []
     names: list[str] = []
     for entrant in found.entrants:
         own = entrant.items(column.task, column.metric)
         if entrant.role == "method" and own and all(own) and not _all_missing(own):
             sides.append(range(len(models), len(models) + len(own)))
             models += own
+            labels += [f"{entrant.name} (seed {cell.seed})" for cell in entrant.scored]
             names.append(entrant.name)
     if len(names) < 2:
         return {}
-    try:
-        aligned = align(reduce, models, [f"model {number}" for number in range(len(models))])
-    except IncomparableError:
-        return {}
+    aligned = align(reduce, models, labels)
     if not aligned.weights.size:
         return {}
     return dict(zip(names, rank(aligned, sides, column.direction), strict=True))
@@ -91,14 +95,18 @@ def _all_missing(models: Sequence[Sequence[ItemScore]]) -> bool:
     return any(all(math.isnan(row.value) for row in rows) for rows in models)
 
 
-def _differences(found: Collection, column: Column) -> dict[str, Difference]:
+def _differences(found: Collection, column: Column, notes: list[str]) -> dict[str, Difference]:
     reduce, target = _reduction(found, column), found.entrant("target")
     if not reduce or target is None:
         return {}
     compared: dict[str, Comparison] = {}
     for entrant in found.entrants:
         if entrant is not target and entrant.scored:
-            comparison = _compare(reduce, column, entrant, target)
+            try:
+                comparison = _compare(reduce, column, entrant, target)
+            except IncomparableError as error:
+                notes.append(f"{column.name} has no difference to the target: {error.what}")
+                continue
             if comparison is not None:
                 compared[entrant.name] = comparison
     adjusted = holm([comparison.p for comparison in compared.values()])
@@ -122,11 +130,7 @@ def _compare(reduce: str, column: Column, entrant: Entrant, target: Entrant) -> 
     if not all(sides):
         return None
     names = [f"{one.name}" for one, own in zip((entrant, target), sides, strict=True) for _ in own]
-    try:
-        aligned = align(reduce, [*sides[0], *sides[1]], names)
-    except IncomparableError:
-        return None
-    return compare(aligned, len(sides[0]))
+    return compare(align(reduce, [*sides[0], *sides[1]], names), len(sides[0]))
 
 
 def _better(comparison: Comparison, column: Column) -> bool | None:
