@@ -253,7 +253,8 @@ def test_a_number_that_its_cell_does_not_have_is_found(board: Path, run: Path) -
     text = render_verdicts([verdict])
     assert "npo seed 0, fur.forget_extraction_strength: value is 0.166" in text
     assert "its cell has 0.25" in text
-    assert len(verdict.faults) == 2
+    assert "npo seed mean, fur.forget_extraction_strength: scores.fur" in text
+    assert len(verdict.faults) == 3
 
 
 def test_a_row_is_held_against_its_cells_status_weights_and_scores(board: Path, run: Path) -> None:
@@ -286,3 +287,56 @@ def test_the_command_ends_with_0_1_or_2_and_speaks_json(board: Path, tmp_path: P
     assert gone.exit_code == 2
     with pytest.raises(UsageError, match="there is no file"):
         validate([tmp_path / "gone.json"])
+
+
+def forged(**parts: Any) -> Change:
+    """npo's derived numbers of seed 0 changed, as by hand in a text editor."""
+
+    def change(content: dict[str, Any]) -> None:
+        own = row(content)
+        for name, value in parts.items():
+            first = own[name][next(iter(own[name]))] if name != "overall" else own[name]
+            first.update(value)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            forged(calibrated={"low": 0.0123}),
+            "calibrated.fur.forget_extraction_strength.low is 0.0123",
+        ),
+        (forged(overall={"high": 0.9876}), "overall.high is 0.9876, its cells give"),
+        (
+            lambda content: row(content)["scores"]["fur.forget_quality"].update(
+                value=0.777, delta=None
+            ),
+            "scores.fur.forget_quality.value is 0.777, its cells give",
+        ),
+        (
+            lambda content: row(content, seed="mean")["scores"][COLUMN].update(low=0.0011),
+            f"npo seed mean, {COLUMN}: scores.{COLUMN}.low is 0.0011, its cells give",
+        ),
+    ],
+    ids=["calibrated", "overall", "against exact", "mean"],
+)
+def test_a_derived_number_that_the_cells_do_not_give_is_found(
+    board: Path, run: Path, change: Change, said: str
+) -> None:
+    text = render_verdicts([check(board, change, run)])
+    assert said in text
+
+
+def test_without_the_scales_ends_no_derived_number_is_made(
+    board: Path, run: Path, tmp_path: Path
+) -> None:
+    """A board whose target ran elsewhere: what needs it is left to whoever has it."""
+    part = tmp_path / "part"
+    shutil.copytree(run, part)
+    for cell in (part / "cells").glob("*noop*"):
+        shutil.rmtree(cell)
+    text = render_verdicts([check(board, forged(overall={"high": 0.9876}), part)])
+    assert "noop seed 0: its cell is in none of the runs" in text
+    assert "its cells give" not in text

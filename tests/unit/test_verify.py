@@ -265,7 +265,7 @@ def test_what_is_not_looked_at_is_said(run: Path) -> None:
     said: list[str] = []
     findings = verify_run(run, SourceOptions(offline=True), say=said.append)
     assert [finding.wrong for finding in findings] == [[], []]
-    assert said[-1].startswith("not looked at: on the run's boards: calibrated scores")
+    assert said[-1].startswith("not looked at: what the run's boards derive from")
     assert {finding.outside for finding in findings} == {said[-1].removeprefix("not looked at: ")}
 
 

@@ -15,8 +15,7 @@ from unlearn_bench.board.board_file import read_board
 from unlearn_bench.board.table import MEAN, Board, Row
 from unlearn_bench.errors import UnlearnBenchError, UsageError
 from unlearn_bench.runs.finished import StoredCell, read_cells
-
-RUNS_BOARDS = "leaderboards/*/*.json"
+from unlearn_bench.runs.settings import board_files
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ def read_inputs(paths: Sequence[Path], leaderboards: Path) -> Inputs:
 
 def _read_run(run: Path) -> tuple[tuple[StoredCell, ...], list[ReadBoard], tuple[str, ...]]:
     found = read_cells([run])
-    boards = [ReadBoard(file, read_board(file)) for file in _find_boards(run, RUNS_BOARDS)]
+    boards = [ReadBoard(file, read_board(file)) for file in filter(_is_board, board_files(run))]
     return found.cells, boards, found.damaged
 
 
@@ -101,16 +100,18 @@ def _board_files(path: Path) -> list[Path]:
 
 
 def _find_boards(root: Path, pattern: str) -> Iterator[Path]:
-    """Files that are boards by their look. A sequence's table, or what tuning wrote, is none."""
-    for file in sorted(root.glob(pattern)):
-        try:
-            content = json.loads(file.read_bytes())
-        except (OSError, ValueError, RecursionError):
-            continue
-        if isinstance(content, dict) and {"protocol", "columns", "rows"} <= content.keys():
-            rows = content["rows"]
-            if not any(isinstance(row, dict) and "stage" in row for row in rows):
-                yield file
+    return filter(_is_board, sorted(root.glob(pattern)))
+
+
+def _is_board(file: Path) -> bool:
+    """Whether it is one by its look. A sequence's table, or what tuning wrote, is none."""
+    try:
+        content = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    if not isinstance(content, dict) or not {"protocol", "columns", "rows"} <= content.keys():
+        return False
+    return not any(isinstance(row, dict) and "stage" in row for row in content["rows"])
 
 
 def unknown_model(cell: StoredCell) -> UnlearnBenchError:

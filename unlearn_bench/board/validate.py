@@ -1,8 +1,8 @@
 """Whether a board that somebody hands in can be what a run wrote: what a schema cannot say.
 
 A fault names the row, the column and the next step. Nothing here opens a model: that a row's
-numbers are those of its cell is checked where the cell is at hand, that they follow from the
-answers is `verify`'s to say.
+numbers are those of its cells is checked where these are at hand, that they follow from the answers
+is `verify`'s to say.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unlearn_bench.board.board_file import BoardFile, RowPart, read_board_file, to_board
+from unlearn_bench.board.check_derived import AGAIN, check_derived
 from unlearn_bench.board.check_provenance import check_provenance
 from unlearn_bench.board.check_rows import check_rows
 from unlearn_bench.board.faults import Fault, place_of
@@ -23,8 +24,6 @@ from unlearn_bench.board.table import MEAN
 from unlearn_bench.errors import CorruptDataError, UsageError
 from unlearn_bench.protocols.catalog import list_protocols
 from unlearn_bench.runs.finished import StoredCell, read_cells
-
-AGAIN = "write it again: unlearn-bench board merge RUN --output FOLDER"
 
 
 @dataclass(frozen=True)
@@ -46,20 +45,23 @@ def validate(files: Sequence[Path], runs: Sequence[Path] = ()) -> list[Verdict]:
         if not file.is_file():
             raise UsageError(f"there is no file {str(file)!r}", next_step="check the path")
     cells = read_cells(runs).cells if runs else ()
-    return [_validate_file(file, cells, bool(runs)) for file in files]
+    return [_validate_file(file, cells, runs) for file in files]
 
 
-def _validate_file(file: Path, cells: Sequence[StoredCell], held: bool) -> Verdict:
+def _validate_file(file: Path, cells: Sequence[StoredCell], runs: Sequence[Path]) -> Verdict:
     try:
         content = read_board_file(file)
     except CorruptDataError as error:
         return Verdict(file, (Fault(error.what, error.next_step),))
     faults = [*check_columns(content), *check_provenance(content)]
-    if not faults or all(not fault.stops for fault in faults):
+    readable = not any(fault.stops for fault in faults)
+    if readable:
         faults += check_rows(content)
         faults += _check_csv(content, file.with_suffix(".csv"))
-    if held:
+    if runs:
         faults += _check_cells(content, {cell.record.key: cell for cell in cells})
+    if runs and readable:
+        faults += check_derived(file, content, runs, _stored_columns(cells))
     return Verdict(file, tuple(faults), len(content.rows), len(content.columns))
 
 
@@ -151,6 +153,13 @@ def _check_cells(content: BoardFile, cells: dict[str, StoredCell]) -> Iterator[F
             yield Fault(what, AGAIN, place_of(row))
         elif cell.scored:
             yield from _differing_scores(row, cell)
+
+
+def _stored_columns(cells: Sequence[StoredCell]) -> dict[str, set[str]]:
+    """By cell key the columns whose scores the cell has itself."""
+    return {
+        cell.record.key: {f"{score.task}.{score.metric}" for score in cell.scores} for cell in cells
+    }
 
 
 def _differing_scores(row: RowPart, cell: StoredCell) -> Iterator[Fault]:

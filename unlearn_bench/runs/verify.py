@@ -44,8 +44,8 @@ SHOWN = 3  # of differences of one kind
 MEAN = "mean"  # in the place of a board's seed: a row of means
 FIGURES = ("value", "stderr", "low", "high", "n", "missing")
 OUTSIDE = (
-    "on the run's boards: calibrated scores and TRACE's deltas (board merge RUN makes them again); "
-    "other deltas, means over seeds and overall scores (board validate holds them against the rest)"
+    "what the run's boards derive from several cells (calibrated and overall scores, TRACE, other "
+    "deltas, means): unlearn-bench board validate BOARD --run RUN makes it again"
 )
 
 
