@@ -13,12 +13,13 @@ import pytest
 import torch
 
 from unlearn_bench.methods.contract import METHOD_FACTS, NEEDS, EditContext, EditData
-from unlearn_bench.methods.options import options_model
+from unlearn_bench.methods.options import options_model, resolve_options
 from unlearn_bench.methods.run import edit_model
 from unlearn_bench.models.load import load_model, save_model
 from unlearn_bench.models.open import OpenedModel
 from unlearn_bench.registry import Card, list_cards
 from unlearn_bench.runs.requests import READ, REQUESTED, Kind, find_obstacle
+from unlearn_bench.runs.steps import in_parts
 from unlearn_bench.schema import EditReport
 from unlearn_bench.training.prepare import BaseTraining, Recipe
 
@@ -209,3 +210,16 @@ def test_c8_optional_sets_may_be_empty(
         pytest.skip("the method serves no such request")
     empty = dict.fromkeys(REQUESTED - READ[kind], ())
     assert changed_names(edit(name, data=replace(tiny_data, **empty)))
+
+
+@pytest.mark.parametrize("divisor", [1, 2, 4])
+@pytest.mark.parametrize("name", CARDS)
+def test_a_divided_step_is_of_as_many_texts(name: str, divisor: int) -> None:
+    """Whatever options a method has: some batches have no passes to be divided into."""
+    options = resolve_options(CARDS[name], {})
+    if parts := in_parts(options, divisor):
+        texts = options["batch_size"] * options["accumulate"]
+        assert parts["batch_size"] * parts["accumulate"] == texts
+        assert parts["batch_size"] * divisor == options["batch_size"]
+    else:
+        assert "accumulate" not in options or divisor > 1

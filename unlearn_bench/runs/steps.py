@@ -328,11 +328,10 @@ def in_parts(options: Mapping[str, Any], divisor: int) -> dict[str, Any]:
     Other texts of like length then stand together in a batch, so the model is not the same to the
     digit: what was done is in its cell's account and remark.
     """
-    size = options.get("batch_size", 0)
-    if not size or size % divisor:
+    size, passes = options.get("batch_size", 0), options.get("accumulate", 0)
+    if not size or not passes or size % divisor:
         return {}
-    passes = options["accumulate"] * divisor
-    return {**options, "batch_size": size // divisor, "accumulate": passes}
+    return {**options, "batch_size": size // divisor, "accumulate": passes * divisor}
 
 
 def _with_training_cost(report: EditReport, exact: Path) -> EditReport:
