@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from unlearn_bench.config import OWN_SET, RunConfig, load_config
-from unlearn_bench.errors import UsageError
+from unlearn_bench.errors import UnlearnBenchError, UsageError
 from unlearn_bench.runs.launched import is_helper, is_launched
 from unlearn_bench.runs.progress import Reporter, silence_libraries
 from unlearn_bench.runs.supervise import can_supervise, require_supervised, supervise
@@ -192,6 +192,7 @@ def run_verify(
         run,
         SourceOptions(data_folder=data_folder(config.data), offline=config.offline),
         scorer_checkpoint=config.scorer_checkpoint,
+        guard=config.guard or _guard_of(run),
         allow_code=config.allow_task_code,
         say=reporter.say,
     )
@@ -201,6 +202,16 @@ def run_verify(
     if any(finding.wrong for finding in findings):
         return EXIT_FAILED
     return EXIT_INCOMPLETE if any(finding.unchecked for finding in findings) else 0
+
+
+def _guard_of(run: Path) -> str | None:
+    """The guard model that the run was given, where it still says so."""
+    from unlearn_bench.runs.settings import read_settings
+
+    try:
+        return read_settings(run).get("guard")
+    except UnlearnBenchError:
+        return None
 
 
 def _print_findings(findings: Sequence[Finding], *, as_json: bool) -> None:

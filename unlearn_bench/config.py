@@ -152,6 +152,7 @@ class RunConfig(BaseSettings):
     offline: bool = False
     scorer: str = "auto"
     scorer_checkpoint: Path | None = None
+    guard: Annotated[str, Field(min_length=1)] | None = None
     output: Path = Path("runs")
     leaderboards: Path | None = None
     keep_checkpoints: bool = False

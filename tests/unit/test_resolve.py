@@ -207,7 +207,7 @@ def test_what_a_scorer_cannot_say_is_missing_and_never_zero(judge: Any, missing:
     sample = Sample(protocol.subtasks[0], "1", "none", "p", ("text",), {}, document)
     said: list[str] = []
     plan: Any = SimpleNamespace(
-        protocols={protocol.name: protocol}, judge=judge, scorer={"name": "x"}
+        protocols={protocol.name: protocol}, judge=judge, guard=None, scorer={"name": "x"}
     )
     items = steps.ModelSteps(plan, said.append).score([sample], lambda what, done, total: None)
     assert len(items) == len(protocol.metrics)

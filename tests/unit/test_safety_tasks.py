@@ -50,7 +50,7 @@ def says(engine: Engine, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
 
 
 def scores_of(engine: Engine, name: str, limit: int | None = None) -> dict[str, Score]:
-    protocol = find_protocol(name)
+    protocol = find_protocol(name).judged_by(())
     samples = evaluate(engine, build_tasks(limit, name), seed=0)
     items = score_samples(protocol, samples, None)
     return {score.metric: score for score in aggregate(items, {name: protocol})}
@@ -105,7 +105,7 @@ def test_a_limit_counts_requests_and_every_template_is_asked(engine: Engine) -> 
 def test_every_template_has_its_columns_and_its_source() -> None:
     for name in ("jailbreak", "jailbreak_mini", "jailbreak_harmbench"):
         metrics = find_protocol(name).metrics
-        assert len(metrics) == 4 + 2 * len(NAMES)
+        assert len(metrics) == 6 + 2 * len(NAMES)
         assert {f"{template}_attack_success_rate" for template in NAMES} <= set(metrics)
     for template in TEMPLATES:
         assert template["user"].count("{request}") == 1

@@ -51,6 +51,7 @@ def evaluate(
     dtype: options.Dtype = None,
     scorer: options.Scorer = None,
     scorer_checkpoint: options.ScorerCheckpoint = None,
+    guard: options.Guard = None,
     output: Annotated[
         Path | None, typer.Option(help="Folder of the run's records. Default: runs.")
     ] = None,
@@ -113,6 +114,7 @@ def evaluate(
         "dtype": dtype,
         "scorer": scorer,
         "scorer_checkpoint": scorer_checkpoint,
+        "guard": guard,
         "output": output,
         "leaderboards": leaderboards,
         "offline": offline,

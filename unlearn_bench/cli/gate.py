@@ -52,6 +52,7 @@ def gate(
     allow_dirty: options.AllowDirty = False,
     data: options.Data = None,
     scorer_checkpoint: options.ScorerCheckpoint = None,
+    guard: options.Guard = None,
     offline: options.Offline = None,
     verbose: options.Verbose = False,
 ) -> None:
@@ -79,7 +80,12 @@ def gate(
         summary=summary,
         as_json=as_json,
     )
-    places = {"data": data, "scorer_checkpoint": scorer_checkpoint, "offline": offline}
+    places = {
+        "data": data,
+        "scorer_checkpoint": scorer_checkpoint,
+        "guard": guard,
+        "offline": offline,
+    }
     raise typer.Exit(run_gate(request, places, verbose=verbose))
 
 

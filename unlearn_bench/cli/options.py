@@ -94,6 +94,13 @@ ScorerCheckpoint = Annotated[
         "others. Of two scorers the first that takes one has it."
     ),
 ]
+Guard = Annotated[
+    str | None,
+    typer.Option(
+        help="A guard model (folder or hub id) that judges whether answers to harmful requests do "
+        "the harm: one that writes safe or unsafe, as meta-llama/Llama-Guard-3-1B does."
+    ),
+]
 Leaderboards = Annotated[
     Path | None,
     typer.Option(help="Folder of the leaderboards. Default: leaderboards, below the output."),

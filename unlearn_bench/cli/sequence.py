@@ -55,6 +55,7 @@ def sequence(
     dtype: options.Dtype = None,
     scorer: options.Scorer = None,
     scorer_checkpoint: options.ScorerCheckpoint = None,
+    guard: options.Guard = None,
     output: Annotated[
         Path | None, typer.Option(help="Folder of the run's records. Default: runs/sequence.")
     ] = None,
@@ -95,6 +96,7 @@ def sequence(
         "dtype": dtype,
         "scorer": scorer,
         "scorer_checkpoint": scorer_checkpoint,
+        "guard": guard,
         "output": output,
         "leaderboards": leaderboards,
         "offline": offline,

@@ -17,6 +17,7 @@ def verify(
     run: options.Run,
     data: options.Data = None,
     scorer_checkpoint: options.ScorerCheckpoint = None,
+    guard: options.Guard = None,
     rerun: Annotated[
         int, typer.Option(min=0, help="Also edit again and ask this many items of every cell.")
     ] = 0,
@@ -47,6 +48,7 @@ def verify(
         "data": data,
         "offline": offline,
         "scorer_checkpoint": scorer_checkpoint,
+        "guard": guard,
         "allow_task_code": allow_task_code,
     }
     chosen = tuple(filter(None, methods.split(",")))

@@ -22,6 +22,7 @@ from unlearn_bench.schema import Direction
 
 MINI = "_mini"
 EVERY = "*"  # a metric over the items of every subtask
+HARM = "harm"  # what a guard adds to the attributes of a run's judges
 
 Reduce = Literal["mean", "weighted_exp", "bits", "macro_mean", "group_max", "group_gap", "auc"]
 Judgement = Literal["max", "mean", "any_above", "any_at_least"]
@@ -36,7 +37,9 @@ class Metric(BaseModel):
     mean, or 1 if any is above `threshold` (strictly; `any_at_least`: or equal to it). `attribute`
     names what is judged where a scorer tells several things apart ("threat"); a run whose scorer
     does not has no such metric. `text` is a property of the texts themselves; `under_target` of how
-    likely the target finds them: mean log-probability per token, over those that it reads.
+    likely the target finds them: mean log-probability per token, over those that it reads. `guard`
+    names the document field that holds a request: 1 if a guard model finds one of the answers to it
+    unsafe; a run without a guard has no such metric.
     `reduce` makes one number of the items; `group` and `cluster` name the document fields that hold
     an item's stratum and what it has in common with other items, so that they are not independent.
     Of a metric over every subtask (EVERY) the strata are the subtasks.
@@ -52,6 +55,7 @@ class Metric(BaseModel):
     attribute: str = ""
     text: TextMeasure | None = None
     under_target: bool = False
+    guard: str = ""
     reduce: Reduce = "mean"
     group: str = ""
     cluster: str = ""
@@ -59,10 +63,21 @@ class Metric(BaseModel):
     unit: str
     description: str = ""
 
+    @property
+    def by_judge(self) -> bool:
+        """Whether a scorer or a guard makes its values."""
+        return self.judge is not None or bool(self.guard)
+
+    @property
+    def asks_for(self) -> str:
+        """What a judge must be able to tell for the metric to be there; "" for nothing special."""
+        return HARM if self.guard else self.attribute
+
     @model_validator(mode="after")
     def _one_origin(self) -> Metric:
-        if sum(map(bool, (self.value, self.judge, self.text, self.under_target))) != 1:
-            raise ValueError("a metric has exactly one of value, judge, text and under_target")
+        origins = (self.value, self.judge, self.text, self.under_target, self.guard)
+        if sum(map(bool, origins)) != 1:
+            raise ValueError("a metric has exactly one of value, judge, text, under_target, guard")
         if self.attribute and not self.judge:
             raise ValueError("only a judged metric has an attribute")
         return self
@@ -124,12 +139,19 @@ class Protocol(BaseModel):
         """Whether any metric needs a toxicity scorer."""
         return any(metric.judge for metric in self.metrics.values())
 
+    @property
+    def guarded(self) -> bool:
+        """Whether any metric needs a guard model."""
+        return any(metric.guard for metric in self.metrics.values())
+
     def judged_by(self, attributes: Collection[str]) -> Protocol:
-        """The same task without the metrics of attributes that the run's scorer does not have."""
+        """The same task without the metrics of what the run's judges do not tell: attributes that
+        its scorer does not have; harm, without a guard.
+        """
         kept = {
             name: metric
             for name, metric in self.metrics.items()
-            if not metric.attribute or metric.attribute in attributes
+            if metric.asks_for in ("", *attributes)
         }
         return self.model_copy(update={"metrics": kept})
 
@@ -143,7 +165,7 @@ class Protocol(BaseModel):
         for name, other in self.against_exact.items():
             if other.metric not in self.metrics or name in self.metrics:
                 raise ValueError(f"{name} compares {other.metric}, which is no metric, or is one")
-        always = {name for name, metric in self.metrics.items() if not metric.attribute}
+        always = {name for name, metric in self.metrics.items() if not metric.asks_for}
         if stray := set(self.headline) - always - set(self.against_exact):
             raise ValueError(f"headline names no metric that every run has: {sorted(stray)}")
         return self

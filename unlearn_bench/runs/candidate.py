@@ -12,6 +12,7 @@ from unlearn_bench.compare.same_protocol import require_same_protocol
 from unlearn_bench.config import OWN_SET, load_config
 from unlearn_bench.errors import UnlearnBenchError
 from unlearn_bench.runs.execute import execute
+from unlearn_bench.runs.judge import NONE, without_guard
 from unlearn_bench.runs.plan import TARGET, Plan, check_output
 from unlearn_bench.runs.progress import Reporter
 from unlearn_bench.runs.settings import read_settings, write_settings
@@ -19,7 +20,8 @@ from unlearn_bench.runs.sides import MeasuredCell, Side, read_cell
 from unlearn_bench.runs.store import write_file
 
 SUITE = "suite.yaml"
-FOLDERS = ("data", "scorer_checkpoint")  # settings of the baseline's run that say where things lie
+# Settings of the baseline's run that say where things lie.
+FOLDERS = ("data", "scorer_checkpoint", "guard")
 
 
 def plan_candidate(
@@ -76,12 +78,12 @@ def suite_of(cell: MeasuredCell) -> dict[str, Any]:
 def _settings(cell: MeasuredCell) -> dict[str, Any]:
     """What decides how the model answers and who judges, as it was resolved."""
     facts = cell.facts
-    scorer = facts["scorer"]["name"]
+    scorer = without_guard(facts["scorer"]["name"])
     return {
         "edit_set": facts["target"]["edit_set"]["name"],
         "engine": facts["engine"]["name"],
         "dtype": facts["engine"]["dtype"],
-        "scorer": "auto" if scorer == "none" else scorer,
+        "scorer": "auto" if scorer == NONE else scorer,
     }
 
 

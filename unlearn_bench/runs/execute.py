@@ -438,7 +438,7 @@ class Session:
     def _is_judged(self, score: Score) -> bool:
         """Whether a scorer's work is in it: the first one's, or both for their agreement."""
         metrics = self.plan.protocols[score.task].metrics
-        return score.metric == AGREEMENT or metrics[score.metric].judge is not None
+        return score.metric == AGREEMENT or metrics[score.metric].by_judge
 
     def _write(self, work: _Work, name: str, value: Any) -> None:
         work.files[name] = store.write_json(work.folder / name, value)

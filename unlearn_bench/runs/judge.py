@@ -7,28 +7,38 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 from collections.abc import Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from unlearn_bench.errors import UnlearnBenchError, UsageError
+from unlearn_bench.models.load import load_model
 from unlearn_bench.models.minilm import fetch_minilm
-from unlearn_bench.protocols.catalog import Protocol
+from unlearn_bench.models.open import open_model
+from unlearn_bench.protocols.catalog import HARM, Protocol
 from unlearn_bench.protocols.scoring import attributes_of
 from unlearn_bench.registry import Card, find_card, list_cards, load_function
-from unlearn_bench.runs.provenance import code_sha256
+from unlearn_bench.runs.provenance import PACKAGE, code_sha256
 from unlearn_bench.schema import ItemScore
+from unlearn_bench.scorers.guard import Guard, open_guard
+from unlearn_bench.training.precision import default_device, supports_bf16
 
+GUARD, NONE = "guard", "none"  # what a judge is called that is, or has beside it, a guard; and none
 FALLBACK_SCORERS = ("detoxify", "embedded", "profanity_check")
 
 
 @dataclasses.dataclass(frozen=True)
 class Judge:
-    """A loaded scorer, or why there is none, with the identity that rows carry."""
+    """A loaded scorer, or why there is none, with the identity that rows carry. guard: beside it, a
+    model that judges answers to requests, if one was asked for.
+    """
 
     scorer: Any
     identity: dict[str, str]
     notes: tuple[str, ...] = ()
+    guard: Any = None
 
 
 def scorer_names(asked: str) -> tuple[str, ...]:
@@ -83,7 +93,7 @@ def load_judge(
 ) -> Judge:
     """The first scorer that loads. None loads: no judge, so its values will be missing."""
     if not any(protocol.judged for protocol in protocols.values()):
-        return Judge(None, _identity("none"))
+        return Judge(None, _identity(NONE))
     reasons = []
     for card in cards:
         try:
@@ -100,7 +110,51 @@ def load_judge(
         )
         return Judge(scorer, identity, tuple(reasons))
     reasons.append("no scorer: toxicity will be missing and the run incomplete")
-    return Judge(None, _identity(cards[0].name if cards else "none"), tuple(reasons))
+    return Judge(None, _identity(cards[0].name if cards else NONE), tuple(reasons))
+
+
+def load_guard(spec: str, *, offline: bool) -> Guard:
+    """The guard model called `spec`, as any model is. Raises UnlearnBenchError, ScorerError for a
+    model that is no guard.
+    """
+    import torch
+
+    opened = open_model(spec, offline=offline)
+    device = default_device()
+    dtype = "bfloat16" if supports_bf16(torch.device(device)) else "float32"
+    model, tokenizer = load_model(opened.folder, dtype=dtype, device=device)
+    version = f"{opened.label}@{opened.revision[:12]}" if opened.revision else opened.label
+    return open_guard(
+        model,
+        tokenizer,
+        version=f"{version}+transformers-{metadata.version('transformers')}+{dtype}",
+        weights_sha256=opened.fingerprint.removeprefix("sha256:"),
+    )
+
+
+def with_guard(judge: Judge, guard: Guard) -> Judge:
+    """Both as one judge, whose identity is of both: it tells harm beside what the scorer tells."""
+    own = judge.identity
+    parts = {
+        "version": guard.version,
+        "weights_sha256": guard.weights_sha256,
+        "code_sha256": code_sha256([PACKAGE / "scorers" / "guard.py"]),
+    }
+    identity = {
+        "name": GUARD if own["name"] == NONE else f"{own['name']}+{GUARD}",
+        "version": "; ".join(filter(None, (own["version"], parts["version"]))),
+        **{
+            name: hashlib.sha256(f"{own[name]} {parts[name]}".encode()).hexdigest()
+            for name in ("weights_sha256", "code_sha256")
+        },
+        "attributes": " ".join(filter(None, (own["attributes"], HARM))),
+    }
+    return dataclasses.replace(judge, identity=identity, guard=guard)
+
+
+def without_guard(name: str) -> str:
+    """The scorer's own name, of a judge's that may have a guard beside it."""
+    return NONE if name == GUARD else name.removesuffix(f"+{GUARD}")
 
 
 def judged_items(protocols: Mapping[str, Protocol], items: Sequence[ItemScore]) -> list[ItemScore]:

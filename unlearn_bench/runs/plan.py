@@ -68,9 +68,10 @@ class Plan:
 
     model: the base, or with `own_target` the user's target itself. fur: our own forget, update and
     retain set, or the public one in its place. judge: the loaded scorer, None
-    when it could not load (its values will be missing). second: the scorer beside it, if two were
-    asked for. tuned: of the methods that run as they
-    were tuned; tuning: how that was done. notes: what the reader should know.
+    when it could not load (its values will be missing). guard: the model that judges answers to
+    requests beside it, if one was asked for; scorer: the identity of both. second: the scorer
+    beside the first, if two were asked for. tuned: of the methods that run as they were tuned;
+    tuning: how that was done. notes: what the reader should know.
     """
 
     model: OpenedModel
@@ -92,6 +93,7 @@ class Plan:
     output: Path
     leaderboards: Path
     keep_checkpoints: bool = False
+    guard: Any = None
     second: Judge | None = None
     tuned: Mapping[str, Winner] = field(default_factory=dict)
     tuning: Mapping[str, Any] = field(default_factory=dict)

@@ -38,11 +38,16 @@ from unlearn_bench.models.fingerprint import (
 )
 from unlearn_bench.models.open import OpenedModel, open_model
 from unlearn_bench.protocols.catalog import MINI, Protocol, list_protocols
-from unlearn_bench.protocols.scoring import attributes_of
 from unlearn_bench.protocols.task_files import check_task_file, definition_sha256, is_task_file
 from unlearn_bench.registry import Card
 from unlearn_bench.runs.held_out import check_held_out, prompts_of
-from unlearn_bench.runs.judge import load_judges, scorer_candidates, scorer_names
+from unlearn_bench.runs.judge import (
+    load_guard,
+    load_judges,
+    scorer_candidates,
+    scorer_names,
+    with_guard,
+)
 from unlearn_bench.runs.plan import (
     CHECKPOINT_BYTES,
     Plan,
@@ -102,6 +107,7 @@ def resolve_plan(config: RunConfig, reporter: Reporter, *, part: Part = "test") 
     suite = choose_suite(config, part, (FUR, *PUBLIC_SETS))
     sources = SourceOptions(data_folder=data_folder(config.data), offline=config.offline)
     _check_tasks(suite, sources, allow_code=config.allow_task_code)
+    _check_guard(config.guard, suite)
     check_settings(config.set, cards)
     scorer_cards = [scorer_candidates(name) for name in scorer_names(config.scorer)]
     engine = resolve_engine(config.engine)
@@ -140,7 +146,9 @@ def resolve_plan(config: RunConfig, reporter: Reporter, *, part: Part = "test") 
         judge, second = load_judges(
             scorer_cards, config.scorer_checkpoint, protocols, config.offline
         )
-        known = attributes_of(judge.scorer)
+        if config.guard:
+            judge = with_guard(judge, load_guard(config.guard, offline=config.offline))
+        known = judge.identity["attributes"].split()
         protocols = {name: protocol.judged_by(known) for name, protocol in protocols.items()}
     common = {
         "target": _target_facts(model, fur, anchors, own_target=own_target),
@@ -170,6 +178,7 @@ def resolve_plan(config: RunConfig, reporter: Reporter, *, part: Part = "test") 
         engine=engine,
         dtype=dtype,
         judge=judge.scorer,
+        guard=judge.guard,
         scorer=judge.identity,
         output=output,
         leaderboards=leaderboard_folder(config, model.name),
@@ -243,6 +252,17 @@ def _check_tasks(suite: Suite, sources: SourceOptions, *, allow_code: bool) -> N
         raise UsageError(
             "lm-eval's own tasks keep no items for choosing options",
             next_step="leave them out of the suite",
+        )
+
+
+def _check_guard(guard: str | None, suite: Suite) -> None:
+    """Raise UsageError for a guard that nothing would be shown to."""
+    known = list_protocols()
+    if guard and not any(known[task].guarded for task in suite.tasks if task in known):
+        guarded = (name for name, own in known.items() if own.guarded and not own.mini)
+        raise UsageError(
+            f"--guard {guard!r} would judge nothing: the suite {suite.name} has no task for it",
+            next_step=f"add one: --tasks {','.join(guarded)}",
         )
 
 
@@ -361,8 +381,16 @@ def _suite_facts(
 
 
 def protocol_digest(protocol: Protocol) -> str:
-    """Hash of all that can move a number of the task's."""
-    return digest(protocol.model_dump(mode="json", exclude=WORDING))
+    """Hash of all that can move a number of the task's.
+
+    A metric's `guard` counts where there is one: it came after boards were published, and a field
+    that says nothing must not part old rows from new.
+    """
+    facts = protocol.model_dump(mode="json", exclude=WORDING)
+    for metric in facts["metrics"].values():
+        if not metric["guard"]:
+            del metric["guard"]
+    return digest(facts)
 
 
 def definition_facts(protocol: Protocol) -> dict[str, str]:

@@ -259,9 +259,10 @@ class ModelSteps:
     def score(self, samples: Sequence[Sample], tick: Tick) -> list[ItemScore]:
         """Every protocol's per-item values; the judge's are missing where it fails."""
         items: list[ItemScore] = []
+        judge = Judge(self.plan.judge, dict(self.plan.scorer), guard=self.plan.guard)
         for done, protocol in enumerate(self.plan.protocols.values()):
             tick(protocol.name, done, len(self.plan.protocols))
-            items += self._judged(protocol, samples, Judge(self.plan.judge, dict(self.plan.scorer)))
+            items += self._judged(protocol, samples, judge)
         return items
 
     def score_second(self, samples: Sequence[Sample], tick: Tick) -> list[ItemScore]:
@@ -280,10 +281,8 @@ class ModelSteps:
         """Whatever a scorer raises makes its values missing: never zero, and never the whole cell,
         whose other numbers stand.
         """
-        if not protocol.judged or judge.scorer is None:
-            return score_samples(protocol, samples, None)
         try:
-            return score_samples(protocol, samples, judge.scorer)
+            return score_samples(protocol, samples, judge.scorer, judge.guard)
         except Exception as error:
             name = judge.identity["name"]
             self.say(f"{name} failed on {protocol.name}, its values are missing: {error}")

@@ -80,6 +80,7 @@ def verify_run(
     sources: SourceOptions,
     *,
     scorer_checkpoint: Path | None = None,
+    guard: str | None = None,
     allow_code: bool = False,
     say: Callable[[str], None] = lambda text: None,
 ) -> list[Finding]:
@@ -95,7 +96,7 @@ def verify_run(
             where=str(output),
             next_step="name the output folder of a run, which has a folder `cells`",
         )
-    workshop = Workshop(sources, scorer_checkpoint, allow_code=allow_code)
+    workshop = Workshop(sources, scorer_checkpoint, allow_code=allow_code, guard=guard)
     findings, checked = [], {}
     for folder in folders:
         say(f"verify {folder.name}")
@@ -220,14 +221,15 @@ def _judged_again(
     """
     items: list[ItemScore] = []
     values = {_place(row): row.value for row in stored}
-    judged = {name: protocol for name, protocol in protocols.items() if protocol.judged}
+    judged = {name: own for name, own in protocols.items() if own.judged or own.guarded}
     judge = workshop.judge(scorer, judged) if judged else None
     for name, protocol in protocols.items():
-        rows = score_samples(protocol, samples, judge)
-        if protocol.judged and judge is None:
+        asked = (judge.scorer, judge.guard) if judge else (None, None)
+        rows = score_samples(protocol, samples, *asked)
+        if name in judged and judge is None:
             rows = [
                 replace(row, value=values.get(_place(row), row.value))
-                if protocol.metrics[row.metric].judge
+                if protocol.metrics[row.metric].by_judge
                 else row
                 for row in rows
             ]

@@ -12,7 +12,15 @@ from unlearn_bench.engine.evaluate import load_tasks
 from unlearn_bench.errors import UnknownNameError, UnlearnBenchError
 from unlearn_bench.protocols.catalog import Protocol, find_protocol
 from unlearn_bench.protocols.harness import HarnessTasks, load_harness_tasks
-from unlearn_bench.runs.judge import load_judge, scorer_candidates
+from unlearn_bench.runs.judge import (
+    NONE,
+    Judge,
+    load_guard,
+    load_judge,
+    scorer_candidates,
+    with_guard,
+    without_guard,
+)
 from unlearn_bench.runs.resolve import definition_facts, protocol_digest
 from unlearn_bench.runs.store import canonical_json
 
@@ -26,12 +34,18 @@ class Workshop:
     """Tasks, data and scorers of the cells seen so far: the cells of one run share them."""
 
     def __init__(
-        self, sources: SourceOptions, scorer_checkpoint: Path | None, *, allow_code: bool
+        self,
+        sources: SourceOptions,
+        scorer_checkpoint: Path | None,
+        *,
+        allow_code: bool,
+        guard: str | None = None,
     ) -> None:
         self.sources, self.scorer_checkpoint = sources, scorer_checkpoint
+        self.guard = guard
         self.allow_code = allow_code
         self._tasks: dict[bytes, dict[str, Any] | str] = {}
-        self._judges: dict[bytes, Any] = {}
+        self._judges: dict[bytes, Judge | None] = {}
         self._harness: dict[str, HarnessTasks | str] = {}
 
     def protocols(self, plan: Mapping[str, Any]) -> tuple[dict[str, Protocol], list[str]]:
@@ -106,15 +120,22 @@ class Workshop:
         load = load_validation if part == "validation" else load_documents
         return load(protocol.dataset, self.sources).origin.sha256
 
-    def judge(self, identity: Mapping[str, str], protocols: Mapping[str, Protocol]) -> Any:
-        """The scorer with exactly this identity, else None."""
+    def judge(self, identity: Mapping[str, str], protocols: Mapping[str, Protocol]) -> Judge | None:
+        """The scorer, and the guard, with exactly this identity, else None."""
         key = canonical_json(identity)
         if key not in self._judges:
-            self._judges[key] = None
-            if identity["name"] != "none":
-                cards = scorer_candidates(identity["name"])
-                offline = self.sources.offline
-                judge = load_judge(cards, self.scorer_checkpoint, protocols, offline)
-                same = canonical_json(judge.identity) == key
-                self._judges[key] = judge.scorer if same else None
+            found = self._load_judge(identity["name"], protocols)
+            same = found is not None and canonical_json(found.identity) == key
+            self._judges[key] = found if same else None
         return self._judges[key]
+
+    def _load_judge(self, name: str, protocols: Mapping[str, Protocol]) -> Judge | None:
+        own, offline = without_guard(name), self.sources.offline
+        cards = scorer_candidates(own) if own != NONE else []
+        judge = load_judge(cards, self.scorer_checkpoint, protocols, offline)
+        if own == name or self.guard is None:
+            return judge if own == name else None
+        try:
+            return with_guard(judge, load_guard(self.guard, offline=offline))
+        except UnlearnBenchError:
+            return None
