@@ -10,6 +10,8 @@ LOCK := requirements/linux-cpu-py311.lock
 TORCH := requirements/torch.txt
 UV := build/uv/bin/uv
 UV_VERSION := 0.13.8
+TOOL_PINS := pip-audit==2.10.1 zizmor==1.32.0 cyclonedx-bom==7.5.0
+TOOLS = build/tools/.made-$(subst $(eval ) ,-,$(TOOL_PINS))
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -24,7 +26,7 @@ export VLLM_NO_USAGE_STATS := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv setup evaluate boards test test-fast lint docs site bench lock clean
+.PHONY: help venv setup evaluate boards test test-fast lint docs site bench audit release lock clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | \
@@ -96,8 +98,25 @@ docs: setup ## Write the pages that follow from the code: methods, tasks, comman
 site: setup ## Build the documentation as web pages, into build/site
 	$(BIN)/mkdocs build --strict
 
-bench: setup ## Measure speed beside stock lm-eval and vLLM
-	set -e; for script in benchmarks/[a-z]*.py; do $(BIN)/python $$script; done
+bench: setup ## Measure speed beside stock lm-eval and vLLM, and memory against its estimate
+	$(BIN)/python benchmarks/evaluation.py
+	$(BIN)/python benchmarks/memory.py
+
+audit: $(TOOLS) ## Known weaknesses of the locked packages (asks the index) and of the workflow
+	build/tools/bin/zizmor --offline examples/gate/github-workflow.yml
+	@# --strict: a package that nobody could look up is no package without weaknesses.
+	build/tools/bin/pip-audit --strict --no-deps --disable-pip -r $(LOCK)
+
+release: setup $(TOOLS) ## Wheel, source and SBOM (CycloneDX, of the lock) into dist
+	rm -rf dist
+	$(BIN)/hatchling build
+	cat $(LOCK) $(TORCH) | build/tools/bin/cyclonedx-py requirements - --pyproject pyproject.toml \
+	  --output-reproducible --validate -o dist/sbom.cdx.json
+
+$(TOOLS):
+	$(PYTHON) -m venv --clear build/tools
+	build/tools/bin/python -m pip install -qq $(TOOL_PINS)
+	@touch $@
 
 lock: $(UV) ## Recompile the lock; UPGRADE=1 moves the pins
 	$(UV) pip compile pyproject.toml requirements/engine-needs.in \
