@@ -285,6 +285,9 @@ def test_sums_name_the_file_that_changed(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").unlink()
     with pytest.raises(MissingDataError, match=r"a\.jsonl is missing"):
         verify_sha256sums(tmp_path)
+    write(tmp_path / "SHA256SUMS", f"{digest}  {'long' * 75}\n")
+    with pytest.raises(CorruptDataError, match="not of the form"):
+        verify_sha256sums(tmp_path)
     write(tmp_path / "SHA256SUMS", "nonsense\n")
     with pytest.raises(CorruptDataError, match="not of the form"):
         verify_sha256sums(tmp_path)

@@ -20,6 +20,7 @@ Row = dict[str, Any]
 # What the rows of a file are: lines of text, records of a JSON list (or of a table whose cells have
 # line breaks), or rows of a parquet file. Only lines can be jumped to, so errors say which.
 Unit = Literal["line", "record", "row"]
+LONGEST_NAME = 255  # bytes that a file's name may have
 
 
 def tasks_folder() -> Path:
@@ -203,7 +204,8 @@ def verify_sha256sums(folder: Path) -> dict[str, str]:
     sums: dict[str, str] = {}
     for number, line in enumerate(read_text(listing).splitlines(), start=1):
         expected, _, name = line.partition("  ")
-        if len(expected) != 64 or not name or Path(name).name != name:
+        named = 0 < len(name.encode()) <= LONGEST_NAME and Path(name).name == name
+        if len(expected) != 64 or not named:
             raise corrupt(listing, number, "not of the form '<sha256>  <file>'")
         path = folder / name
         if not path.is_file():
