@@ -341,7 +341,7 @@ def print_setting(plan: Plan, console: Console) -> None:
     if plan.second is not None:
         scorer += f" beside {plan.second.identity['name']} {plan.second.identity['version']}"
     say(
-        f"engine  {plan.engine}, {plan.dtype}; scorer {scorer}; output {plan.output}",
+        f"engine  {plan.engine_text}, {plan.dtype}; scorer {scorer}; output {plan.output}",
         markup=False,
         highlight=False,
         soft_wrap=True,

@@ -148,6 +148,7 @@ class RunConfig(BaseSettings):
     data: Path | None = None
     engine: EngineName = "auto"
     dtype: Dtype = "auto"
+    engine_args: Annotated[dict[str, Any], NoDecode] = {}  # of vLLM's own
     limit: PositiveInt | None = None
     offline: bool = False
     scorer: str = "auto"
@@ -187,6 +188,11 @@ class RunConfig(BaseSettings):
     def _read_seeds(cls, value: object) -> object:
         return read_seeds(value)
 
+    @field_validator("engine_args", mode="before")
+    @classmethod
+    def _read_engine_args(cls, value: object) -> object:
+        return read_engine_args(value)
+
     @field_validator("set", mode="before")
     @classmethod
     def _read_settings(cls, value: object) -> object:
@@ -217,6 +223,24 @@ def read_seeds(value: object) -> object:
     if len(set(value)) != len(value):
         raise ValueError(f"a seed is given twice in {value!r}")
     return tuple(value)
+
+
+def read_engine_args(value: object) -> object:
+    """`["tensor_parallel_size=2"]` or `{"tensor_parallel_size": 2}` as the latter, dashes made
+    underscores. Raises ValueError for any other form and for a repeated name.
+    """
+    if isinstance(value, str):
+        value = value.split(",")
+    if isinstance(value, (list, tuple)):
+        pairs = [_split_setting(str(item)) for item in value]
+    elif isinstance(value, dict):
+        pairs = list(value.items())
+    else:
+        return value
+    names = [str(name).strip().lstrip("-").replace("-", "_") for name, _ in pairs]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"{', '.join(twice)} is given twice")
+    return dict(zip(names, (setting for _, setting in pairs), strict=True))
 
 
 def read_settings(value: object) -> object:
@@ -256,7 +280,7 @@ def _flat(settings: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
 def _split_setting(item: str) -> tuple[str, Any]:
     name, equals, text = item.partition("=")
     if not equals:
-        raise ValueError(f"{item!r} is not of the form method.option=value")
+        raise ValueError(f"{item!r} is not of the form name=value")
     for number in (int, float):  # before YAML 1.1, which reads 1e-4 as a string
         with contextlib.suppress(ValueError):
             return name, number(text)

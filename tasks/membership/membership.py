@@ -22,7 +22,6 @@ def score_text(document: dict[str, Any], results: list[Likelihood]) -> dict[str,
     """The four attacks' scores of one text. results: of that text alone, with moments."""
     (result,) = results
     logs, moments = result.token_log_probs, result.moments
-    assert moments is not None  # the task's YAML asks for them
     mean = float(logs.mean())
     return {
         "loss": mean,
@@ -51,11 +50,16 @@ def lowest_mean(values: NDArray[np.float64]) -> float:
     return float(np.sort(values)[:count].mean())
 
 
-def normalised(logs: NDArray[np.float64], moments: NDArray[np.float64]) -> NDArray[np.float64]:
+def normalised(
+    logs: NDArray[np.float64], moments: NDArray[np.float64] | None
+) -> NDArray[np.float64]:
     """(ℓ_t − μ_t) / σ_t; where the model is certain (σ_t = 0) the token is the one it expects: 0.
+    NaN of an engine that cannot give moments.
 
     Source: Zhang et al. 2024 (arXiv 2404.02936), eq. 3.
     """
+    if moments is None:
+        return np.full_like(logs, math.nan)
     means, deviations = moments.T
     certain = deviations == 0
     return np.where(certain, 0.0, (logs - means) / np.where(certain, 1.0, deviations))

@@ -158,14 +158,15 @@ def test_every_option_of_tune_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commands, "run_tune", record)
     words = (
         "--methods npo --trials 7 --seconds 90.5 --model m --target t --suite s --seed 5 "
-        "--set npo.beta=1 --data d --engine e --dtype x --scorer j --scorer-checkpoint c "
-        "--output o --offline --dry-run -v"
+        "--set npo.beta=1 --data d --engine e --engine-arg a=1 --dtype x --scorer j "
+        "--scorer-checkpoint c --output o --offline --dry-run -v"
     )
     assert invoke("tune", *words.split()).exit_code == 3
     assert seen == {
         "methods": "npo", "trials": 7, "seconds": 90.5, "model": "m", "target": "t", "suite": "s",
-        "seeds": [5], "set": ["npo.beta=1"], "data": Path("d"), "engine": "e", "dtype": "x",
-        "scorer": "j", "scorer_checkpoint": Path("c"), "output": Path("o"), "offline": True,
+        "seeds": [5], "set": ["npo.beta=1"], "data": Path("d"), "engine": "e",
+        "engine_args": ["a=1"], "dtype": "x", "scorer": "j", "scorer_checkpoint": Path("c"),
+        "output": Path("o"), "offline": True,
         "dry_run": True, "verbose": True,
     }  # fmt: skip
 

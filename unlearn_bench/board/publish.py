@@ -273,7 +273,7 @@ def _provenance(plan: Measured, result: CellResult, found: Mapping[str, Any]) ->
             f"{task} {read.get(origin.sha256, origin.source)}"
             for task, origin in plan.origins.items()
         ),
-        "engine": plan.engine,
+        "engine": plan.engine_text,
         "dtype": plan.dtype,
         "scorer": _of_scorers(plan, "name"),
         "scorer_version": _of_scorers(plan, "version"),
@@ -321,7 +321,7 @@ def board_protocol(plan: Measured, decoding: Mapping[str, Any] | None = None) ->
         "samples_per_prompt": first.get("suite", {}).get("samples_per_prompt"),
         "scorer": dict(plan.scorer),
         **({"second_scorer": dict(plan.second_scorer)} if plan.second_scorer else {}),
-        "engine": plan.engine,
+        "engine": plan.engine_text,
         "dtype": plan.dtype,
         "versions": first.get("versions", {}),
         "asked": asked_facts(first, decoding or {}),

@@ -53,7 +53,7 @@ def tuning_content(tuning: Tuning) -> dict[str, Any]:
         "seed": tuning.seed,
         "budget": tuning.budget.model_dump(),
         "complete": tuning.complete,
-        "engine": plan.engine,
+        "engine": plan.engine_text,
         "dtype": plan.dtype,
         "scorer": dict(plan.scorer),
         **({"second_scorer": plan.second.identity} if plan.second else {}),

@@ -77,6 +77,15 @@ Dtype = Annotated[
         "it is mixed where vLLM runs and the CPU multiplies bfloat16, else float32."
     ),
 ]
+EngineArgs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--engine-arg",
+        metavar="NAME=VALUE",
+        help="An engine argument of vLLM's own, such as tensor_parallel_size=2. Repeatable. "
+        "Spread over several devices, a model's likelihoods are vLLM's own too.",
+    ),
+]
 Scorer = Annotated[
     str | None,
     typer.Option(

@@ -60,6 +60,7 @@ def tune(
     data: options.Data = None,
     engine: options.Engine = None,
     dtype: options.Dtype = None,
+    engine_args: options.EngineArgs = None,
     scorer: options.Scorer = None,
     scorer_checkpoint: options.ScorerCheckpoint = None,
     output: Annotated[
@@ -87,6 +88,7 @@ def tune(
         "data": data,
         "engine": engine,
         "dtype": dtype,
+        "engine_args": engine_args or None,
         "scorer": scorer,
         "scorer_checkpoint": scorer_checkpoint,
         "output": output,

@@ -8,8 +8,8 @@ import importlib.util
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from unlearn_bench.engine.token_tree import Request
 from unlearn_bench.errors import (
     DivergedError,
     MissingDependencyError,
+    UnknownNameError,
     UsageError,
     WeightSwapError,
 )
@@ -28,6 +29,11 @@ from unlearn_bench.models.fingerprint import fingerprint
 from unlearn_bench.models.load import load_model
 from unlearn_bench.training.precision import default_device, supports_bf16
 
+# Arguments of vLLM's that decide the numbers, or whether a model's own code would run.
+OURS = frozenset(
+    {"model", "tokenizer", "dtype", "max_model_len", "seed", "generation_config"}
+    | {"logits_processors", "trust_remote_code", "enable_lora", "quantization"}
+)
 SHORT_TEXT = "Water boils at a lower temperature on a mountain than at the coast."
 
 Progress = Callable[[int, int], None]
@@ -76,10 +82,12 @@ class Engine(ABC):
     """
 
     name: str
+    score_device = ""  # of the model under torch; "" for the engine's own
     batch_divisor = 1  # above 1 where memory is short: only one in so many of a batch at a time
 
     def __init__(self, dtype: str, device: str) -> None:
         self.dtype, self.device = dtype, device
+        self.score_device = self.score_device or device
         self.score_dtype = "float32" if dtype == "mixed" else dtype
         self.generate_dtype = "bfloat16" if dtype == "mixed" else dtype
         self.checkpoint: Path | None = None
@@ -114,7 +122,7 @@ class Engine(ABC):
                 next_step="run the command again: the cell will be computed afresh",
             )
         # No name here for the model: an exception that vLLM keeps from its start holds this frame.
-        self._parts = load_model(checkpoint, dtype=self.score_dtype, device=self.device)
+        self._parts = load_model(checkpoint, dtype=self.score_dtype, device=self.score_device)
         self._require_finite()
         self._scorer = LikelihoodScorer(
             self.model, tree=self._tree, batch_divisor=self.batch_divisor
@@ -151,17 +159,26 @@ class Engine(ABC):
         Raises DivergedError when one is NaN: compared with others it would look like a choice.
         """
         self._loaded()
-        assert self._scorer is not None
-        found = self._scorer.score(requests, progress)
+        found = self._likelihoods(requests, progress)
         if any(math.isnan(total) for total, _ in found):
             raise _not_finite("a log-likelihood")
         return found
+
+    def _likelihoods(self, requests: Sequence[Request], progress: Progress) -> list[Likelihood]:
+        return self.score_with_torch(requests, progress)
+
+    def score_with_torch(
+        self, requests: Sequence[Request], progress: Progress = lambda done, total: None
+    ) -> list[Likelihood]:
+        """The same under the model that torch holds, for an engine that scores otherwise."""
+        assert self._scorer is not None
+        return self._scorer.score(requests, progress)
 
     def _require_finite(self) -> None:
         """Raise DivergedError unless the logits of a short text are finite. It also speaks for the
         generating model: what that makes of NaN is text like any other.
         """
-        ids = torch.tensor([self.tokenizer(SHORT_TEXT)["input_ids"]], device=self.device)
+        ids = torch.tensor([self.tokenizer(SHORT_TEXT)["input_ids"]], device=self.score_device)
         with torch.inference_mode():
             logits = self.model(ids, use_cache=False).logits
         if not bool(logits.isfinite().all()):
@@ -271,13 +288,42 @@ def resolve_dtype(name: str, engine: str) -> str:
     return "mixed" if engine == "vllm" and supports_bf16(device) else "float32"
 
 
-def open_engine(name: str = "auto", dtype: str = "auto") -> Engine:
-    """A fresh engine, holding nothing yet."""
-    chosen, device = resolve_engine(name), default_device()
+def check_engine_args(engine: str, args: Mapping[str, Any]) -> None:
+    """Raise UsageError for arguments that vLLM does not have, that are not the user's to give, or
+    that there is no vLLM for.
+    """
+    if not args:
+        return
+    given = ", ".join(args)
+    if engine != "vllm":
+        raise UsageError(
+            f"--engine-arg {given}: these are arguments of vLLM's, and the engine is {engine}",
+            next_step="leave them out, or choose --engine vllm",
+        )
+    if ours := sorted(OURS & set(args)):
+        raise UsageError(
+            f"--engine-arg {ours[0]} is not to be given: it decides what the numbers are",
+            next_step="see --model, --dtype and --suite",
+        )
+    from vllm import EngineArgs
+
+    known = [entry.name for entry in fields(EngineArgs)]
+    for name in args:
+        if name not in known:
+            raise UnknownNameError("engine argument of vLLM", name, known)
+
+
+def open_engine(
+    name: str = "auto", dtype: str = "auto", args: Mapping[str, Any] | None = None
+) -> Engine:
+    """A fresh engine, holding nothing yet. args: of vLLM's own, checked before."""
+    chosen, device, args = resolve_engine(name), default_device(), args or {}
     if chosen == "vllm":
+        from unlearn_bench.engine.spread import SpreadVllmEngine, is_spread
         from unlearn_bench.engine.vllm_engine import VllmEngine
 
-        return VllmEngine(resolve_dtype(dtype, chosen), device)
+        kind = SpreadVllmEngine if is_spread(args) else VllmEngine
+        return kind(resolve_dtype(dtype, chosen), device, args)
     from unlearn_bench.engine.transformers_engine import TransformersEngine
 
     return TransformersEngine(resolve_dtype(dtype, chosen), device)

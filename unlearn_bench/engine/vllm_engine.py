@@ -7,7 +7,7 @@ import io
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -43,9 +43,11 @@ class VllmEngine(Engine):
     """Starts with the first checkpoint; later ones are read into the running engine."""
 
     name = "vllm"
+    executor = "uni"
 
-    def __init__(self, dtype: str, device: str) -> None:
+    def __init__(self, dtype: str, device: str, args: Mapping[str, Any]) -> None:
         super().__init__(dtype, device)
+        self.args = args
         self._llm: Any = None
         self._swapped = False  # since the last canaries, which must not be read from a cache then
         # Under the present weights, whose sha256 every proof takes first.
@@ -62,7 +64,7 @@ class VllmEngine(Engine):
         outputs = self._llm.generate(
             [{"prompt_token_ids": list(requests[index].prompt)} for index in order],
             [_sampling(requests[index]) for index in order],
-            use_tqdm=_progress_bar(progress),
+            use_tqdm=progress_bar(progress),
         )
         texts = dict(zip(order, (output.outputs[0].text for output in outputs), strict=True))
         return [texts[index] for index in range(len(requests))]
@@ -79,12 +81,18 @@ class VllmEngine(Engine):
             "max_model_len": self.max_length,
             "max_num_seqs": MAX_SEQUENCES,
             "enforce_eager": self.device == "cpu",
+            **({"args": dict(self.args)} if self.args else {}),
         }
+
+    @property
+    def window(self) -> int:
+        """Tokens that vLLM has room for, what it writes included."""
+        return min(super().max_length, MAX_MODEL_LEN)
 
     @property
     def max_length(self) -> int:
         """Longest text, in tokens, that the engine reads."""
-        return min(super().max_length, MAX_MODEL_LEN)
+        return self.window
 
     def close(self) -> None:
         """Release everything, the cache of keys and values included."""
@@ -110,18 +118,22 @@ class VllmEngine(Engine):
 
             from unlearn_bench.engine.nucleus import NucleusProcessor
 
+            settings = {
+                "max_num_seqs": MAX_SEQUENCES,
+                "enforce_eager": self.device == "cpu",  # compiling needs a C++ compiler, a minute
+                "distributed_executor_backend": self.executor,
+                "gpu_memory_utilization": GPU_MEMORY_SHARE,
+                **(self._cpu_settings() if self.device == "cpu" else {}),
+                **self.args,
+            }
             return LLM(
                 model=str(checkpoint),
                 dtype=self.generate_dtype,
-                max_model_len=self.max_length,
-                max_num_seqs=MAX_SEQUENCES,
-                enforce_eager=self.device == "cpu",  # compiling needs a C++ compiler and a minute
-                distributed_executor_backend="uni",
-                gpu_memory_utilization=GPU_MEMORY_SHARE,
+                max_model_len=self.window,
                 logits_processors=[NucleusProcessor],
                 generation_config="vllm",  # sampling is what the task says, not what a model ships
                 seed=0,
-                **(self._cpu_settings() if self.device == "cpu" else {}),
+                **settings,
             )
 
     def _cpu_settings(self) -> dict[str, Any]:
@@ -168,7 +180,7 @@ class VllmEngine(Engine):
             for prompt, answer in zip(prompts, answers, strict=True)
         ]
         if asked != self._canaries[0]:
-            self._canaries = asked, self.score(asked)
+            self._canaries = asked, self.score_with_torch(asked)
         gaps = []
         for answer, likelihood in zip(answers, self._canaries[1], strict=True):
             claimed = [
@@ -223,7 +235,7 @@ def _sampling(request: Generation) -> Any:
     return SamplingParams(temperature=0, extra_args={OPTION: drawn}, **common)
 
 
-def _progress_bar(progress: Progress) -> Any:
+def progress_bar(progress: Progress) -> Any:
     """vLLM reports progress to a tqdm class: this one passes it on and prints nothing."""
 
     class Bar(tqdm):

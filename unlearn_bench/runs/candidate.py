@@ -83,6 +83,7 @@ def _settings(cell: MeasuredCell) -> dict[str, Any]:
         "edit_set": facts["target"]["edit_set"]["name"],
         "engine": facts["engine"]["name"],
         "dtype": facts["engine"]["dtype"],
+        "engine_args": facts["engine"].get("args", {}),
         "scorer": "auto" if scorer == NONE else scorer,
     }
 

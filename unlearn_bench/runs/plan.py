@@ -93,11 +93,17 @@ class Plan:
     output: Path
     leaderboards: Path
     keep_checkpoints: bool = False
+    engine_args: Mapping[str, Any] = field(default_factory=dict)
     guard: Any = None
     second: Judge | None = None
     tuned: Mapping[str, Winner] = field(default_factory=dict)
     tuning: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = field(default=())
+
+    @property
+    def engine_text(self) -> str:
+        """The engine with its arguments, for people and boards."""
+        return engine_text(self.engine, self.engine_args)
 
     @property
     def suite_name(self) -> str:
@@ -118,6 +124,11 @@ class Plan:
     def harness_names(self) -> dict[str, str]:
         """By which name or file lm-eval was asked for each task that is its own."""
         return {name: own.harness for name, own in self.protocols.items() if own.harness}
+
+
+def engine_text(name: str, args: Mapping[str, Any]) -> str:
+    """An engine's name, and behind it what it was given, in the order of their names."""
+    return " ".join([name, *(f"{key}={value}" for key, value in sorted(args.items()))])
 
 
 def version_text(origin: Origin) -> str:

@@ -25,7 +25,7 @@ from unlearn_bench.data.sources import (
     resolve_task_dataset,
     tasks_folder,
 )
-from unlearn_bench.engine.base import resolve_dtype, resolve_engine
+from unlearn_bench.engine.base import check_engine_args, resolve_dtype, resolve_engine
 from unlearn_bench.errors import UsageError
 from unlearn_bench.methods.contract import EditData
 from unlearn_bench.methods.needs import check_names, check_sets, missing_sets
@@ -112,6 +112,7 @@ def resolve_plan(config: RunConfig, reporter: Reporter, *, part: Part = "test") 
     scorer_cards = [scorer_candidates(name) for name in scorer_names(config.scorer)]
     engine = resolve_engine(config.engine)
     dtype = resolve_dtype(config.dtype, engine)
+    check_engine_args(engine, config.engine_args)
     for card in cards.values():
         check_names(card)
     tuned = load_tuned(config.tuned, cards)
@@ -155,7 +156,11 @@ def resolve_plan(config: RunConfig, reporter: Reporter, *, part: Part = "test") 
         "suite": _suite_facts(suite, protocols, origins),
         "scorer": judge.identity,
         **({"second_scorer": second.identity} if second else {}),
-        "engine": {"name": engine, "dtype": dtype},
+        "engine": {
+            "name": engine,
+            "dtype": dtype,
+            **({"args": config.engine_args} if config.engine_args else {}),
+        },
         "versions": versions(engine),
         "evaluation_code_sha256": _evaluation_code(engine, protocols),
         **({"processes": processes()} if processes() > 1 else {}),
@@ -177,6 +182,7 @@ def resolve_plan(config: RunConfig, reporter: Reporter, *, part: Part = "test") 
         sources=sources,
         engine=engine,
         dtype=dtype,
+        engine_args=config.engine_args,
         judge=judge.scorer,
         guard=judge.guard,
         scorer=judge.identity,

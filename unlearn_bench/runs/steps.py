@@ -212,7 +212,7 @@ class ModelSteps:
         positions: Mapping[str, Sequence[int]],
     ) -> tuple[list[Sample], LoadProof]:
         if self._engine is None:
-            self._engine = open_engine(self.plan.engine, self.plan.dtype)
+            self._engine = open_engine(self.plan.engine, self.plan.dtype, self.plan.engine_args)
         self._engine.batch_divisor = self._divisor(cell, "evaluate")
         tick("load the checkpoint", 0, 0)
         proof = self._engine.load(checkpoint, self._saved)

@@ -11,7 +11,7 @@ from unlearn_bench.models.open import OpenedModel
 from unlearn_bench.protocols.catalog import Protocol
 from unlearn_bench.registry import Card
 from unlearn_bench.runs.finished import StoredCell
-from unlearn_bench.runs.plan import Cell, role_of
+from unlearn_bench.runs.plan import Cell, engine_text, role_of
 from unlearn_bench.runs.tuned import Winner
 from unlearn_bench.schema import Origin
 
@@ -43,7 +43,7 @@ class StoredPlan:
     origins: Mapping[str, Origin]
     cards: Mapping[str, Card]
     cells: tuple[Cell, ...]
-    engine: str
+    engine_text: str
     dtype: str
     scorer: Mapping[str, str]
     second_scorer: Mapping[str, str]
@@ -74,7 +74,7 @@ def plan_of(
         origins=_origins(cells),
         cards=cards,
         cells=tuple(_cell(cell, names[cell.record.key], cards) for cell in cells),
-        engine=str(facts["engine"]["name"]),
+        engine_text=engine_text(str(facts["engine"]["name"]), facts["engine"].get("args", {})),
         dtype=str(facts["engine"]["dtype"]),
         scorer=facts["scorer"],
         second_scorer=facts.get("second_scorer", {}),

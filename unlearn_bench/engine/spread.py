@@ -1,0 +1,127 @@
+"""vLLM over several processes or devices, for a model that none of them could hold alone.
+
+Each of vLLM's workers has a part of every weight, so nothing here has the whole model but torch on
+the CPU, which only reads the canaries. Likelihoods are vLLM's own, from the log-probabilities of
+its prompts; the moments of a whole vocabulary it does not give.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from unlearn_bench.engine import proof
+from unlearn_bench.engine.base import Progress
+from unlearn_bench.engine.likelihood import Likelihood
+from unlearn_bench.engine.token_tree import Request
+from unlearn_bench.engine.vllm_engine import VllmEngine, progress_bar
+from unlearn_bench.errors import WeightSwapError
+
+SPREADING = ("tensor_parallel_size", "pipeline_parallel_size")
+
+
+def is_spread(args: Mapping[str, Any]) -> bool:
+    """Whether these arguments of vLLM's put a model on more than one device."""
+    return any(int(args.get(name, 1)) > 1 for name in SPREADING)
+
+
+class SpreadVllmEngine(VllmEngine):
+    """As VllmEngine; the weights lie in vLLM alone, in parts."""
+
+    score_device = "cpu"
+    executor = "mp"
+
+    def __init__(self, dtype: str, device: str, args: Mapping[str, Any]) -> None:
+        super().__init__(dtype, device, args)
+        self._digests: dict[str, tuple[str, ...]] = {}  # of the workers' parts, by fingerprint
+
+    def _likelihoods(self, requests: Sequence[Request], progress: Progress) -> list[Likelihood]:
+        """One token is written after each text, since vLLM writes at least one; nobody reads it."""
+        from vllm import SamplingParams
+
+        distinct = list(dict.fromkeys(Request(one.context, one.continuation) for one in requests))
+        outputs = self._llm.generate(
+            [{"prompt_token_ids": [*one.context, *one.continuation]} for one in distinct],
+            SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=1),
+            use_tqdm=progress_bar(progress),
+        )
+        found = {
+            one: _likelihood(one, output.prompt_logprobs)
+            for one, output in zip(distinct, outputs, strict=True)
+        }
+        return [found[Request(one.context, one.continuation)] for one in requests]
+
+    def _cpu_settings(self) -> dict[str, Any]:
+        """Without our norms, which are registered in this process and in no worker."""
+        own = super()._cpu_settings()
+        return {name: value for name, value in own.items() if name != "ir_op_priority"}
+
+    @property
+    def max_length(self) -> int:
+        """Longest text, in tokens, that the engine reads: one less, for the token that is written
+        after every text.
+        """
+        return self.window - 1
+
+    def _check_generator(self) -> tuple[int, int, float]:
+        """No tensor can be compared whole. One checkpoint's parts must always multiply alike, and
+        those of another one otherwise; and the canaries must be the checkpoint's.
+        """
+        digests = tuple(self._llm.apply_model(digest_products))
+        known = self._digests.setdefault(self._expected[0], digests)
+        others = (one for name, one in self._digests.items() if name != self._expected[0])
+        if known != digests or digests in others:
+            raise WeightSwapError(
+                "the engine's workers hold the weights of another model",
+                where=str(self.checkpoint),
+                next_step="this is a fault of the engine: run without the --engine-arg that "
+                "spreads the model, and report it",
+            )
+        gap = self._canary_gap()
+        proof.require_canaries(gap, self.generate_dtype)
+        return 0, len(self.model.state_dict()), gap
+
+
+def digest_products(model: Any) -> str:
+    """Hash of what a worker's part of a model makes of fixed random vectors, layer by layer, and of
+    its other weights: it covers copies that are packed for multiplying.
+    """
+    whole = hashlib.sha256()
+    for name, module in model.named_modules():
+        weight = getattr(module, "weight", None)
+        method = getattr(module, "quant_method", None)
+        if weight is None:
+            continue
+        whole.update(name.encode())
+        table = hasattr(module, "num_embeddings") and not name.endswith("lm_head")
+        found = weight if method is None or table else _product(module, method)
+        whole.update(found.detach().float().cpu().contiguous().numpy().tobytes())
+    return whole.hexdigest()
+
+
+def _product(module: Any, method: Any) -> torch.Tensor:
+    """(2, outputs): the layer's own kernel on a fixed random input."""
+    own = next(iter(module.parameters()))
+    width = getattr(module, "input_size_per_partition", None) or module.embedding_dim
+    probe = torch.randn(2, width, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        product: torch.Tensor = method.apply(
+            module, probe.to(device=own.device, dtype=own.dtype), bias=None
+        )
+    return product
+
+
+def _likelihood(request: Request, steps: Sequence[Mapping[int, Any] | None]) -> Likelihood:
+    """steps: for every token of the prompt the log-probabilities of itself and of the likeliest."""
+    told = [
+        step[token] if step else None
+        for token, step in zip(request.continuation, steps[len(request.context) :], strict=True)
+    ]
+    return Likelihood(
+        np.array([one.logprob if one else np.nan for one in told], np.float64),
+        np.array([one is not None and one.rank == 1 for one in told], np.bool_),
+    )
