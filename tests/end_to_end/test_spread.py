@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from unlearn_bench.engine.base import Engine, Generation, open_engine
-from unlearn_bench.engine.spread import SpreadVllmEngine, digest_products
+from unlearn_bench.engine.spread import SpreadVllmEngine, digest_columns
 from unlearn_bench.engine.token_tree import Request
 from unlearn_bench.errors import WeightSwapError
 from unlearn_bench.models.fingerprint import fingerprint
@@ -112,6 +112,6 @@ def test_a_swap_that_changed_nothing_is_noticed(
 
 def test_every_workers_part_is_told_apart(engine: Any, folders: list[Path]) -> None:
     engine.load(folders[0], fingerprint(folders[0]))
-    parts = engine._llm.apply_model(digest_products)
+    parts = engine._llm.apply_model(digest_columns)
     assert len(set(parts)) == len(parts) == 2
-    assert engine._llm.apply_model(digest_products) == parts
+    assert engine._llm.apply_model(digest_columns) == parts

@@ -229,11 +229,16 @@ def _not_finite(what: str) -> DivergedError:
 
 def memory_sha256(model: PreTrainedModel) -> str:
     """sha256 over the names and bytes of all tensors of a model in memory."""
+    return tensors_sha256(model.state_dict())
+
+
+def tensors_sha256(tensors: Mapping[str, torch.Tensor]) -> str:
+    """sha256 over names and bytes, in the order of the names."""
     whole = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, tensor in sorted(tensors.items()):
         flat = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
         whole.update(name.encode())
-        whole.update(flat.numpy())
+        whole.update(flat.numpy().tobytes())
     return f"sha256:{whole.hexdigest()}"
 
 

@@ -1,9 +1,10 @@
 """Does the running vLLM engine really hold the checkpoint? Two independent answers.
 
-Tensors: every linear layer is asked to multiply a fixed random vector and compared with the
-checkpoint's own product, so repacked or stale copies of a weight are caught wherever they hide
-(with tied embeddings on CPU the packed output layer keeps the old weights across a plain reload).
-Everything else is compared as it is, rounded to the engine's format. Canaries: greedy texts and
+Tensors: every linear layer is asked to multiply unit vectors, which give back columns of the weight
+that it really multiplies with, so repacked or stale copies are caught wherever they hide (with tied
+embeddings on CPU the packed output layer keeps the old weights across a plain reload). A sum of one
+weight and zeros is exact in every format, where the product with any other vector is rounded by
+more than a usual edit changes it. Everything else is compared as it is. Canaries: greedy texts and
 their log-probabilities must be those of the checkpoint under torch; their prompts are long enough
 to sit in the prefix cache, and straight after a swap no token of them may come from there.
 """
@@ -17,7 +18,8 @@ import torch
 
 from unlearn_bench.errors import WeightSwapError
 
-RELATIVE_TOLERANCE = {"float32": 1e-4, "bfloat16": 3e-2, "float16": 5e-3}
+COLUMNS = 64  # of each layer: an edit changes nearly all, or so much that the canaries tell
+TF32 = 1e-3  # to which a GPU may round a float32 factor
 CANARY_TOLERANCE = {"float32": 1e-3, "bfloat16": 3e-1, "float16": 5e-2}  # nats per token
 CANARY_TOKENS = 8
 # Over 100 tokens each: only whole blocks of the prefix cache (32 tokens on CPU) can be stale.
@@ -40,19 +42,41 @@ CANARIES = (
 def compare_tensors(engine_model: Any, reference: Mapping[str, torch.Tensor], dtype: str) -> int:
     """Number of the checkpoint's tensors found in the engine's model with equal effect.
 
-    reference: the checkpoint's tensors by name. Raises WeightSwapError at the first that differs.
-    Tensors under names that the engine renames are skipped; the caller reports how many.
+    reference: the checkpoint's tensors by name. Raises WeightSwapError at the first that differs,
+    and where there is none to compare. Tensors under names that the engine renames are skipped; the
+    caller reports how many.
     """
     packed = getattr(engine_model, "packed_modules_mapping", None) or {}
     checked = 0
     for module_name, module in engine_model.named_modules():
         for names in _candidate_names(module_name, module, packed):
             if all(name in reference for name in names):
-                weight = torch.cat([reference[name] for name in names])
-                _require_equal(module_name, module, weight, dtype)
-                checked += len(names)
+                checked += _check_module(module_name, module, names, reference, dtype)
                 break
+    if not checked:
+        raise WeightSwapError(
+            "the engine calls all tensors otherwise than the checkpoint: nothing could be compared",
+            next_step="run with --engine transformers, and report the kind of model",
+        )
     return checked
+
+
+def _check_module(
+    module_name: str,
+    module: Any,
+    names: Sequence[str],
+    reference: Mapping[str, torch.Tensor],
+    dtype: str,
+) -> int:
+    """Weight and bias, each of as many parts as `names`; returns how many tensors that were."""
+    _require_equal(module_name, module, torch.cat([reference[name] for name in names]), dtype)
+    biases = [name.removesuffix("weight") + "bias" for name in names]
+    if getattr(module, "bias", None) is None or not all(name in reference for name in biases):
+        return len(names)
+    bias = torch.cat([reference[name] for name in biases]).to(module.bias.dtype).cpu()
+    if not torch.equal(module.bias.data[: len(bias)].cpu(), bias):
+        raise _other(f"{module_name}.bias")
+    return 2 * len(names)
 
 
 def _candidate_names(module_name: str, module: Any, packed: Mapping[str, Any]) -> list[list[str]]:
@@ -69,31 +93,48 @@ def _candidate_names(module_name: str, module: Any, packed: Mapping[str, Any]) -
 
 def _require_equal(name: str, module: Any, weight: torch.Tensor, dtype: str) -> None:
     weight = weight.to(getattr(torch, dtype))
-    method = getattr(module, "quant_method", None)
-    # An embedding table is looked up, not multiplied; the output layer is a table that is.
-    is_table = hasattr(module, "num_embeddings") and not name.endswith("lm_head")
-    if weight.ndim == 2 and method is not None and not is_table:
-        equal = _same_product(module, method, weight, dtype)
+    if is_multiplied(name, module):
+        equal = _same_columns(module, weight)
     else:
         held = module.weight.data[: len(weight)]
         equal = torch.equal(held.to(weight.dtype).cpu(), weight.cpu())
     if not equal:
-        raise WeightSwapError(
-            f"the engine's {name} is not the checkpoint's",
-            where=name,
-            next_step="this is a fault of the engine: run with --engine transformers and report it",
-        )
+        raise _other(name)
 
 
-def _same_product(module: Any, method: Any, weight: torch.Tensor, dtype: str) -> bool:
-    generator = torch.Generator().manual_seed(0)
-    probe = torch.randn(2, weight.shape[1], generator=generator)
+def _other(name: str) -> WeightSwapError:
+    return WeightSwapError(
+        f"the engine's {name} is not the checkpoint's",
+        where=name,
+        next_step="this is a fault of the engine: run with --engine transformers and report it",
+    )
+
+
+def is_multiplied(name: str, module: Any) -> bool:
+    """Whether vLLM multiplies with the module's weight, packed or not. An embedding table is looked
+    up; the output layer is a table that is multiplied.
+    """
+    is_table = hasattr(module, "num_embeddings") and not name.endswith("lm_head")
+    return getattr(module, "quant_method", None) is not None and not is_table
+
+
+def columns(module: Any, width: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """Indices of n of a weight's `width` columns, and what its kernel has there: (n, outputs)."""
     device = next(iter(module.parameters())).device
-    given = probe.to(device=device, dtype=getattr(torch, dtype))
+    chosen = torch.linspace(0, width - 1, min(COLUMNS, width)).round().long()
+    units = torch.nn.functional.one_hot(chosen, width).to(device=device, dtype=dtype)
     with torch.inference_mode():
-        held = method.apply(module, given, bias=None)[:, : len(weight)].float().cpu()
-    wanted = given.float().cpu() @ weight.float().cpu().T
-    return bool((held - wanted).abs().max() <= RELATIVE_TOLERANCE[dtype] * wanted.abs().max())
+        held: torch.Tensor = module.quant_method.apply(module, units, bias=None)
+    return chosen, held
+
+
+def _same_columns(module: Any, weight: torch.Tensor) -> bool:
+    chosen, held = columns(module, weight.shape[1], weight.dtype)
+    wanted = weight[:, chosen.to(weight.device)].T.cpu()
+    found = held[:, : len(weight)].to(weight.dtype).cpu()
+    if held.device.type != "cpu" and weight.dtype == torch.float32:
+        return bool(((found - wanted).abs() <= TF32 * wanted.abs()).all())
+    return torch.equal(found, wanted)
 
 
 def require_canaries(gap: float, dtype: str) -> None:

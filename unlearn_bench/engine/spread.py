@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from unlearn_bench.engine import proof
-from unlearn_bench.engine.base import Progress
+from unlearn_bench.engine.base import Progress, tensors_sha256
 from unlearn_bench.engine.likelihood import Likelihood
 from unlearn_bench.engine.token_tree import Request
 from unlearn_bench.engine.vllm_engine import VllmEngine, progress_bar
@@ -37,7 +37,7 @@ class SpreadVllmEngine(VllmEngine):
 
     def __init__(self, dtype: str, device: str, args: Mapping[str, Any]) -> None:
         super().__init__(dtype, device, args)
-        self._digests: dict[str, tuple[str, ...]] = {}  # of the workers' parts, by fingerprint
+        self._digests: dict[str, tuple[str, ...]] = {}  # of the workers' parts, by `_as_generated`
 
     def _likelihoods(self, requests: Sequence[Request], progress: Progress) -> list[Likelihood]:
         """One token is written after each text, since vLLM writes at least one; nobody reads it."""
@@ -68,12 +68,13 @@ class SpreadVllmEngine(VllmEngine):
         return self.window - 1
 
     def _check_generator(self) -> tuple[int, int, float]:
-        """No tensor can be compared whole. One checkpoint's parts must always multiply alike, and
-        those of another one otherwise; and the canaries must be the checkpoint's.
+        """No tensor can be compared whole. The same weights must always multiply alike, and other
+        ones otherwise; and the canaries must be the checkpoint's.
         """
-        digests = tuple(self._llm.apply_model(digest_products))
-        known = self._digests.setdefault(self._expected[0], digests)
-        others = (one for name, one in self._digests.items() if name != self._expected[0])
+        digests = tuple(self._llm.apply_model(digest_columns))
+        held = self._as_generated()
+        known = self._digests.setdefault(held, digests)
+        others = (one for name, one in self._digests.items() if name != held)
         if known != digests or digests in others:
             raise WeightSwapError(
                 "the engine's workers hold the weights of another model",
@@ -85,34 +86,35 @@ class SpreadVllmEngine(VllmEngine):
         proof.require_canaries(gap, self.generate_dtype)
         return 0, len(self.model.state_dict()), gap
 
+    def _as_generated(self) -> str:
+        """Hash of the checkpoint's tensors rounded to the generator's format, in which two
+        checkpoints may be the same.
+        """
+        rounded = {
+            name: tensor.to(getattr(torch, self.generate_dtype))
+            for name, tensor in self.model.state_dict().items()
+        }
+        return tensors_sha256(rounded)
 
-def digest_products(model: Any) -> str:
-    """Hash of what a worker's part of a model makes of fixed random vectors, layer by layer, and of
+
+def digest_columns(model: Any) -> str:
+    """Hash of columns of a worker's part of every layer, as its kernel multiplies with them, and of
     its other weights: it covers copies that are packed for multiplying.
     """
     whole = hashlib.sha256()
     for name, module in model.named_modules():
         weight = getattr(module, "weight", None)
-        method = getattr(module, "quant_method", None)
         if weight is None:
             continue
         whole.update(name.encode())
-        table = hasattr(module, "num_embeddings") and not name.endswith("lm_head")
-        found = weight if method is None or table else _product(module, method)
+        found = _columns(module) if proof.is_multiplied(name, module) else weight
         whole.update(found.detach().float().cpu().contiguous().numpy().tobytes())
     return whole.hexdigest()
 
 
-def _product(module: Any, method: Any) -> torch.Tensor:
-    """(2, outputs): the layer's own kernel on a fixed random input."""
-    own = next(iter(module.parameters()))
+def _columns(module: Any) -> torch.Tensor:
     width = getattr(module, "input_size_per_partition", None) or module.embedding_dim
-    probe = torch.randn(2, width, generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode():
-        product: torch.Tensor = method.apply(
-            module, probe.to(device=own.device, dtype=own.dtype), bias=None
-        )
-    return product
+    return proof.columns(module, width, next(iter(module.parameters())).dtype)[1]
 
 
 def _likelihood(request: Request, steps: Sequence[Mapping[int, Any] | None]) -> Likelihood:
