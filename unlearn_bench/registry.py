@@ -13,6 +13,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import logging
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ from types import ModuleType
 from typing import Any, Literal, TypeVar
 
 from unlearn_bench.errors import UnknownNameError, UsageError
+
+logger = logging.getLogger(__name__)
 
 Kind = Literal["method", "scorer"]
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -115,17 +118,26 @@ def _built_in_files(kind: Kind) -> list[Path]:
 
 def _entry_point_files(kind: Kind) -> list[Path]:
     """Files behind the entry points, located without importing their leaf module."""
-    files = []
-    for entry in metadata.entry_points(group=f"unlearn_bench.{kind}s"):
-        spec = importlib.util.find_spec(entry.value)
-        if spec is None or spec.origin is None:
-            raise UsageError(
-                f"entry point {entry.name!r} of group unlearn_bench.{kind}s names module "
-                f"{entry.value!r}, which is not importable",
-                next_step="reinstall or remove the package that declares it",
-            )
-        files.append(Path(spec.origin))
-    return files
+    entries = metadata.entry_points(group=f"unlearn_bench.{kind}s")
+    found = (_entry_point_file(entry.group, entry.name, entry.value) for entry in entries)
+    return [file for file in found if file is not None]
+
+
+@cache
+def _entry_point_file(group: str, name: str, module: str) -> Path | None:
+    """None, and a warning, for a package that is broken: it must not take the others with it."""
+    try:
+        spec = importlib.util.find_spec(module)  # imports the packages that the module lies in
+        why = "there is no such module"
+    except Exception as error:
+        spec, why = None, f"{type(error).__name__}: {error}"
+    if spec is not None and spec.origin is not None:
+        return Path(spec.origin)
+    logger.warning(
+        "the plugin %r (%s in group %s) is left out: %s; reinstall or remove its package",
+        *(name, module, group, why),
+    )
+    return None
 
 
 def _read_cards(kind: Kind, file: Path) -> list[Card]:
@@ -140,6 +152,8 @@ def _read_cards_at(kind: Kind, file: Path, _mtime: int) -> tuple[Card, ...]:
         raise UsageError(
             f"{file} is not valid Python: {error.msg}", where=f"line {error.lineno}"
         ) from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{file} is not in UTF-8: {error}") from error
     functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
     return tuple(
         _read_card(kind, file, function, decorator)
@@ -185,5 +199,12 @@ def _import_file(file: Path) -> ModuleType:
             raise UsageError(f"{file} cannot be imported as a Python file")
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module
-        spec.loader.exec_module(module)
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:
+            del sys.modules[name]  # half of a module would hide why the whole one is not there
+            raise UsageError(
+                f"{file} fails at import: {type(error).__name__}: {error}",
+                next_step="mend it or leave it out; reinstall or remove the package it is of",
+            ) from error
     return sys.modules[name]

@@ -247,6 +247,24 @@ def test_folder_without_its_manifest_is_trained_again(
     assert manifest["log"]["steps"] == len(manifest["log"]["losses"]) > 0
 
 
+def test_a_prepared_model_that_was_altered_is_trained_again(
+    base: OpenedModel, fur: FurData, tmp_path: Path
+) -> None:
+    """Its manifest says what it was trained to, and not only from what."""
+    target = prepare_models(base, fur, RECIPE, anchors=(), seed=0, cache=tmp_path).target
+    expected = fingerprint(target)
+    model, tokenizer = load_model(target)
+    with torch.no_grad():
+        model.model.norm.weight[0] += 1
+    model.save_pretrained(target)
+    assert fingerprint(target) != expected
+    again = prepare_models(base, fur, RECIPE, anchors=(), seed=0, cache=tmp_path).target
+    assert fingerprint(again) == expected
+    (target / "model.safetensors").write_bytes(b"half")
+    again = prepare_models(base, fur, RECIPE, anchors=(), seed=0, cache=tmp_path).target
+    assert fingerprint(again) == expected
+
+
 def test_interrupted_training_leaves_no_folder(
     base: OpenedModel, fur: FurData, tmp_path: Path
 ) -> None:

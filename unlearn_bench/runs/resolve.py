@@ -39,7 +39,7 @@ from unlearn_bench.models.fingerprint import (
 from unlearn_bench.models.open import OpenedModel, open_model
 from unlearn_bench.protocols.catalog import MINI, Protocol, list_protocols
 from unlearn_bench.protocols.task_files import check_task_file, definition_sha256, is_task_file
-from unlearn_bench.registry import Card
+from unlearn_bench.registry import Card, load_function
 from unlearn_bench.runs.held_out import check_held_out, prompts_of
 from unlearn_bench.runs.judge import (
     load_guard,
@@ -115,6 +115,7 @@ def resolve_plan(config: RunConfig, reporter: Reporter, *, part: Part = "test") 
     check_engine_args(engine, config.engine_args)
     for card in cards.values():
         check_names(card)
+    cards, broken = _importable(cards, config.methods)
     tuned = load_tuned(config.tuned, cards)
     options = {
         name: resolve_options(card, tuned.options.get(name, {}) | config.set.get(name, {}))
@@ -192,8 +193,32 @@ def resolve_plan(config: RunConfig, reporter: Reporter, *, part: Part = "test") 
         second=second,
         tuned=winners,
         tuning=tuned.facts(),
-        notes=(*notes, *data_notes, *left_out, *judge_notes, *tuned.notes(cards, options, winners)),
+        notes=(
+            *notes,
+            *broken,
+            *data_notes,
+            *left_out,
+            *judge_notes,
+            *tuned.notes(cards, options, winners),
+        ),
     )
+
+
+def _importable(cards: dict[str, Card], asked: Sequence[str]) -> tuple[dict[str, Card], list[str]]:
+    """Without the plugins of `all` that fail at import, and notes. Raises UsageError for one that
+    was asked for by name.
+    """
+    kept, notes = {}, []
+    for name, card in cards.items():
+        try:
+            load_function(card)
+        except UsageError as error:
+            if name in asked or str(card.file) in asked:
+                raise
+            notes.append(f"{name} left out: {error.what}")
+            continue
+        kept[name] = card
+    return kept, notes
 
 
 def _serve(

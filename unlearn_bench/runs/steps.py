@@ -62,6 +62,7 @@ class ModelSteps:
         """
         if self.plan.own_target:
             self._target = self.plan.model.folder
+            self._require_target(self.plan.model.fingerprint)
             return
         assert self.plan.fur is not None
         self._prepared = prepare_models(
@@ -111,6 +112,8 @@ class ModelSteps:
             self._engine.release()
         return_memory()
         start, exact = self.start_of(cell, tick), self.exact_of(cell)
+        if start == self.target:
+            self._require_target(self.target_fingerprint)
         model, tokenizer = load_model(start, device=self.device)
 
         def reference() -> Any:
@@ -178,6 +181,18 @@ class ModelSteps:
     def target_fingerprint(self) -> str:
         """θ₀'s, taken once: what the engine is given later must still be that."""
         return fingerprint(self.target)
+
+    def _require_target(self, expected: str) -> None:
+        """Raise CorruptDataError for a θ₀ that is not what the run began with: its cells would be
+        of two models under one name.
+        """
+        if (found := fingerprint(self.target)) != expected:
+            raise CorruptDataError(
+                f"the target changed since the run began: {found}, and it was {expected}",
+                where=str(self.target),
+                next_step="run the command again when nothing writes there: what is finished of "
+                "the old target stays under its own key",
+            )
 
     def evaluate(self, cell: Cell, checkpoint: Path, tick: Tick) -> tuple[list[Sample], Any]:
         """Swap the checkpoint in, prove it, and ask every item; then θ₀, what it thinks of the

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from unlearn_bench.cache import write_atomically
 from unlearn_bench.data.public import EditSet
-from unlearn_bench.errors import CorruptDataError
+from unlearn_bench.errors import CorruptDataError, UnlearnBenchError
+from unlearn_bench.models.fingerprint import fingerprint
 from unlearn_bench.models.load import load_model, save_model
 from unlearn_bench.models.open import OpenedModel
 from unlearn_bench.schema import Example
@@ -263,6 +264,19 @@ def train_only_mlps(model: PreTrainedModel) -> None:
         parameter.requires_grad_(name in chosen if chosen else id(parameter) not in frozen)
 
 
+def _is_whole(folder: Path, key: str) -> bool:
+    """Whether the folder holds what was trained for this key, to the bit. Older manifests do not
+    say what the weights were.
+    """
+    found = read_manifest(folder)
+    if found is None or found.get("key") != key:
+        return False
+    try:
+        return found.get("weights") in (None, fingerprint(folder))
+    except UnlearnBenchError:  # half a file
+        return False
+
+
 def _train_once(
     base: OpenedModel,
     recipe: Recipe,
@@ -275,7 +289,7 @@ def _train_once(
     folder: Path,
 ) -> Path:
     """Train one of the models into `folder`, unless a complete one with this key is there."""
-    if (found := read_manifest(folder)) and found.get("key") == key:
+    if _is_whole(folder, key):
         return folder
 
     again = BaseTraining(base, recipe, tuple(anchors), (), ())
@@ -290,7 +304,12 @@ def _train_once(
     if is_main():
         save_model(model, tokenizer, folder, source=base.folder)
         facts = {"key": key, "recipe": asdict(recipe), "seed": seed, "texts": len(texts)}
-        manifest = {**facts, "base": base.fingerprint, "log": asdict(log)}
+        manifest = {
+            **facts,
+            "base": base.fingerprint,
+            "weights": fingerprint(folder),
+            "log": asdict(log),
+        }
         write_atomically(folder / MANIFEST, json.dumps(manifest, indent=1).encode())
     wait()
     return folder
