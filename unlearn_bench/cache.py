@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import logging
 import os
 import shutil
 import tempfile
@@ -10,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import platformdirs
+
+logger = logging.getLogger(__name__)
 
 
 def default_cache() -> Path:
@@ -34,6 +38,21 @@ def write_atomically(path: Path, content: bytes) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def alone(final: Path) -> Iterator[None]:
+    """Wait until no other process makes `final`, and keep others waiting. What is there then may be
+    what the other one made: look again. The lock ends with the process, however that ends.
+    """
+    final.parent.mkdir(parents=True, exist_ok=True)
+    with (final.parent / f".{final.name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            logger.warning("another process makes %s: waiting for it", final)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @contextmanager

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -253,7 +255,7 @@ def test_a_prepared_model_that_was_altered_is_trained_again(
     """Its manifest says what it was trained to, and not only from what."""
     target = prepare_models(base, fur, RECIPE, anchors=(), seed=0, cache=tmp_path).target
     expected = fingerprint(target)
-    model, tokenizer = load_model(target)
+    model, _ = load_model(target)
     with torch.no_grad():
         model.model.norm.weight[0] += 1
     model.save_pretrained(target)
@@ -263,6 +265,28 @@ def test_a_prepared_model_that_was_altered_is_trained_again(
     (target / "model.safetensors").write_bytes(b"half")
     again = prepare_models(base, fur, RECIPE, anchors=(), seed=0, cache=tmp_path).target
     assert fingerprint(again) == expected
+
+
+def test_of_two_first_runs_one_trains_and_the_other_waits(
+    base: OpenedModel, fur: FurData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both find an empty cache at once."""
+    trained: list[int] = []
+    met = threading.Barrier(2)
+
+    def count(*given: Any, **named: Any) -> Any:
+        trained.append(1)
+        return loop.train(*given, **named)
+
+    def run() -> Path:
+        met.wait()
+        return prepare_models(base, fur, RECIPE, anchors=(), seed=0, cache=tmp_path).target
+
+    monkeypatch.setattr(prepare, "train", count)
+    with ThreadPoolExecutor(2) as pool:
+        one, other = (pool.submit(run) for _ in range(2))
+    assert one.result() == other.result()
+    assert len(trained) == 1
 
 
 def test_interrupted_training_leaves_no_folder(

