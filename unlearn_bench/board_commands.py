@@ -21,8 +21,8 @@ def run_merge(paths: Sequence[Path], leaderboards: Path, *, apart: bool) -> int:
     with exclusive(leaderboards):  # what is read there is written back with more
         merged, notes = merge(paths, leaderboards, apart=apart)
         written = write_merged(merged)
-    _print("".join(f"note: {note}\n" for note in notes), Console(stderr=True))
-    _print("".join(f"wrote {path}\n" for path in written), Console())
+    _print("".join(f"note: {note}\n" for note in notes), Console(stderr=True, emoji=False))
+    _print("".join(f"wrote {path}\n" for path in written), Console(emoji=False))
     return 0
 
 
@@ -34,7 +34,7 @@ def run_validate(files: Sequence[Path], runs: Sequence[Path], *, as_json: bool) 
     from unlearn_bench.board.validate import render_verdicts, render_verdicts_json, validate
 
     verdicts = validate(files, runs)
-    _print((render_verdicts_json if as_json else render_verdicts)(verdicts), Console())
+    _print((render_verdicts_json if as_json else render_verdicts)(verdicts), Console(emoji=False))
     return EXIT_INVALID if any(one.faults for one in verdicts) else 0
 
 
@@ -48,11 +48,11 @@ def run_publish(file: Path, to: str, kind: str, row: str, *, dry_run: bool) -> i
     if kind not in KINDS:
         raise UsageError(f"there is no kind {kind!r}", next_step=f"choose from {', '.join(KINDS)}")
     publication = prepare(file, to, "model" if kind == "model" else "dataset", row)
-    _print(describe(publication), Console())
+    _print(describe(publication), Console(emoji=False))
     if dry_run:
-        _print("dry run: nothing was written\n", Console())
+        _print("dry run: nothing was written\n", Console(emoji=False))
         return 0
-    _print(f"published {publish_board(publication)}\n", Console())
+    _print(f"published {publish_board(publication)}\n", Console(emoji=False))
     return 0
 
 

@@ -54,14 +54,14 @@ def run_evaluate(
     from unlearn_bench.runs.steps import ModelSteps
     from unlearn_bench.runs.together import edit_together
 
-    reporter = Reporter(Console(stderr=True, quiet=is_helper()))
+    reporter = Reporter(Console(stderr=True, quiet=is_helper(), emoji=False))
     settings = config.model_dump(mode="json", exclude_none=True)
     if is_launched() and not dry_run:
         shared = edit_together(lambda: resolve_plan(config, reporter), reporter)
         return _evaluate(shared.plan, lambda: shared, settings, reporter) if shared else 0
     plan = resolve_plan(config, reporter)
     if dry_run:
-        print_plan(plan, Console(quiet=is_helper()))
+        print_plan(plan, Console(quiet=is_helper(), emoji=False))
         return 0
     return _evaluate(plan, lambda: ModelSteps(plan, reporter.say), settings, reporter)
 
@@ -79,7 +79,7 @@ def _evaluate(
     from unlearn_bench.runs.mirror import Mirror
     from unlearn_bench.runs.settings import write_settings
 
-    screen = Console()
+    screen = Console(emoji=False)
     for note in plan.notes:
         reporter.say(f"note: {note}")
     mirror = Mirror(settings["mirror"]) if settings.get("mirror") else None
@@ -139,7 +139,7 @@ def run_tune(
     _require_own_set(config, "no public set keeps items for choosing options")
     _require_here(config, "tune")
     silence_libraries(verbose=verbose)
-    reporter, screen = Reporter(), Console()
+    reporter, screen = Reporter(), Console(emoji=False)
     measures = (TARGET,) if config.target else (TARGET, EXACT)
     config = config.model_copy(update={"methods": (*measures, *config.methods)})
     from unlearn_bench.runs.launched import require_alone
@@ -215,7 +215,7 @@ def _guard_of(run: Path) -> str | None:
 
 
 def _print_findings(findings: Sequence[Finding], *, as_json: bool) -> None:
-    screen = Console(markup=False, highlight=False, soft_wrap=True)
+    screen = Console(markup=False, highlight=False, soft_wrap=True, emoji=False)
     if as_json:
         screen.print(json.dumps([asdict(finding) for finding in findings], indent=1))
         return
@@ -252,7 +252,7 @@ def run_sequence(
     """
     config = load_config(given, file=file, defaults=SEQUENCE_DEFAULTS)
     silence_libraries(verbose=verbose)
-    reporter, screen = Reporter(), Console()
+    reporter, screen = Reporter(), Console(emoji=False)
     from unlearn_bench.data.fur import load_fur
     from unlearn_bench.runs.launched import require_alone
     from unlearn_bench.runs.requests import parse_requests

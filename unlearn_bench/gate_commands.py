@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -58,10 +60,15 @@ def run_compare(
 
     if as_json and markdown:
         raise UsageError("--json and --markdown are two forms of one answer", next_step="give one")
-    pairs = compare_pairs(pair_up(read_sides(first), read_sides(second)), patterns)
+    try:
+        pairs = compare_pairs(pair_up(read_sides(first), read_sides(second)), patterns)
+    except UnlearnBenchError as error:
+        if as_json:
+            _print_plain(render_differences_json((), error.what), _screen())
+        raise
     if as_json or markdown:
         render = render_differences_json if as_json else render_differences_markdown
-        _print_plain(render(pairs), Console())
+        _print_plain(render(pairs), _screen())
     else:
         _screen().print(render_differences(pairs))
     return 0 if all(pair.differences for pair in pairs) else EXIT_INCOMPLETE
@@ -77,12 +84,26 @@ def run_gate(request: GateRequest, given: Mapping[str, Any], *, verbose: bool) -
     report, stopped = _judge_or_say_why(request, given, Reporter())
     try:
         _write_reports(report, request)
-    except OSError as error:
-        raise _unexpected(error) from error
+        if stopped is None or request.as_json:
+            _print_report(report, request)
+    except (Exception, SystemExit) as error:  # rich ends the process with 1 on a closed pipe
+        _give_up_output()
+        raise stopped or _unexpected(error) from error
     if stopped is not None:
         raise stopped
-    _print_report(report, request)
     return report.code
+
+
+def _give_up_output() -> None:
+    """Let what stdout still holds go nowhere: Python would try it again at its end, and turn the
+    exit code that is due into its own.
+    """
+    try:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+    except (OSError, ValueError):  # no file stands behind it
+        return
 
 
 def _judge_or_say_why(
@@ -94,7 +115,7 @@ def _judge_or_say_why(
 
     try:
         return _judge(request, given, reporter), None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         known = error if isinstance(error, UnlearnBenchError) else _unexpected(error)
         known.what, known.where = plain(known.what), plain(known.where)
         names = request.baseline, request.candidate
@@ -132,7 +153,7 @@ def _judge(request: GateRequest, given: Mapping[str, Any], reporter: Reporter) -
     )
 
 
-def _unexpected(error: Exception) -> UnlearnBenchError:
+def _unexpected(error: BaseException) -> UnlearnBenchError:
     """A fault of ours or of a library is infrastructure: Python's own exit code 1 would call it a
     regression.
     """
@@ -213,7 +234,7 @@ def _write_reports(report: Report, request: GateRequest) -> None:
         with Path(step).open("ab") as stream:  # other steps write there too
             stream.write(text)
     if os.environ.get("GITHUB_ACTIONS") == "true":
-        error = Console(stderr=True)
+        error = Console(stderr=True, emoji=False)
         for line in render_annotations(report):
             _print_plain(f"{line}\n", error)
 
@@ -222,14 +243,18 @@ def _print_report(report: Report, request: GateRequest) -> None:
     from unlearn_bench.board.gate import render_gate, render_gate_json
 
     if request.as_json:
-        _print_plain(render_gate_json(report), Console())
+        _print_plain(render_gate_json(report), _screen())
     else:
         _screen().print(render_gate(report))
 
 
 def _screen() -> Console:
-    """As wide as the terminal; in a log, which has no width, wide enough for a table."""
-    screen = Console()
+    """As wide as the terminal; in a log, which has no width, wide enough for a table. What its
+    encoding lacks is written as its code: an arrow must not stop a verdict.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    screen = Console(emoji=False)
     if not screen.is_terminal and "COLUMNS" not in os.environ:
         screen.width = LOG_WIDTH
     return screen
@@ -253,7 +278,7 @@ def run_gate_init(source: str, folder: Path, *, allow_limited: bool, allow_dirty
     from unlearn_bench.runs.tree import source_tree
 
     request = GateRequest(source, "", Path(), folder, allow_limited, allow_dirty)
-    baseline, screen = open_baseline(source), Console()
+    baseline, screen = open_baseline(source), _screen()
     notes = _allowed(request, baseline)
     side = baseline.side
     require_comparable(side, replace(side, cells=side.cells[1:]))

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -171,6 +172,22 @@ def test_delta_is_to_the_target_of_the_same_seed() -> None:
     assert npo == {"1": 4.0, "2": 3.0, "mean": 3.5}
 
 
+def test_a_delta_of_means_is_of_the_same_seeds() -> None:
+    """0.1 at seed 0 is what the target has there; its own mean over three seeds is 0.5. A method
+    that ran at a seed without a target has no delta of its mean.
+    """
+    result = board(
+        *(row("noop", v, role="target", seed=n) for n, v in enumerate((0.1, 0.5, 0.9))),
+        row("npo", 0.1, seed=0),
+        *(row("npo", seed=seed, status="failed") for seed in (1, 2)),
+        row("simnpo", 0.2, seed=0),
+        row("simnpo", 0.2, seed=7),
+    )
+    means = {r.method: r.deltas for r in result.rows if r.seed == "mean"}
+    assert (means["npo"][FORGET.name], means["noop"]) == (0.0, {})
+    assert math.isnan(means["simnpo"][FORGET.name])
+
+
 def test_without_a_target_row_there_is_no_delta() -> None:
     line = read(render_csv(board(row("npo", 1.0))))["npo0"]
     assert line[FORGET.name + ".delta"] == ""
@@ -209,6 +226,16 @@ def test_a_column_in_which_all_are_equal_has_no_best() -> None:
     equal = board(row("a", 0.2, 0.5), row("b", 0.2, 0.5))
     assert best_methods(equal, UTILITY) == set()
     assert best_methods(board(row("a", 0.2, 0.5)), UTILITY) == {"a"}
+
+
+def test_a_value_of_few_items_is_not_best() -> None:
+    """Nor is the mean of a method of which one seed was judged in part."""
+    few = {UTILITY.name: score(UTILITY, 0.9, n=1, missing=9)}
+    half = replace(row("half", 0.2, 0.9), scores=few, status="incomplete", reason="died")
+    others = (row("a", 0.2, 0.5), row("b", 0.2, 0.4))
+    assert best_methods(board(*others, half), UTILITY) == {"a"}
+    seeds = (replace(half, seed="1"), row("half", 0.2, 0.9, seed=2))
+    assert best_methods(board(*others, *seeds), UTILITY) == {"a"}
 
 
 def test_figures_for_people() -> None:

@@ -129,6 +129,14 @@ FAULTS: dict[str, tuple[Change, str]] = {
         lambda c: row(c, "npo", "mean")["scores"][COLUMN].update(value=0.26, delta=-0.74),
         "npo seed mean, fur.forget_choice_acc: its value 0.26 is not the mean",
     ),
+    "a delta of a mean that is none": (
+        lambda c: row(c, "npo", "mean")["scores"][COLUMN].update(delta=-0.5),
+        "its delta -0.5 is not the mean of its seeds' deltas",
+    ),
+    "a delta of a mean without the seeds'": (
+        lambda c: row(c, "npo", "1")["scores"][COLUMN].update(n=11, missing=1, delta=None),
+        "npo seed mean, fur.forget_choice_acc: its delta -0.75 is not the mean",
+    ),
     "a mean of other seeds": (
         lambda c: row(c, "npo", "mean")["provenance"].update(seeds="0 1 2"),
         "other seeds",
@@ -154,6 +162,17 @@ FAULTS: dict[str, tuple[Change, str]] = {
     "another engine": (told("engine", "vllm"), "engine: it is 'vllm'"),
     "another limit": (told("limits", "fur all"), "limits: it is 'fur all'"),
     "options that are none": (told("options", "[1]"), "options: it is no JSON object"),
+    "a column left out": (
+        lambda c: row(c)["scores"].pop(COLUMN),
+        f"npo seed 0, {COLUMN}: it has no score there, which others have",
+    ),
+    "a method in another's place": (
+        of("npo", role="exact"), "npo seed 0, role: its role is exact, that of the method method",
+    ),
+    "a negative cost": (
+        lambda c: row(c)["costs"].update(edit_seconds=-5), "npo seed 0, edit_seconds: it is -5",
+    ),
+    "a number beyond all numbers": (score(value=10**400), "a number of 401 digits is no figure"),
     "another seed": (told("seeds", "1"), "it is not the row's seed 0"),
 }  # fmt: skip
 
@@ -199,7 +218,9 @@ def test_the_largest_group_may_lie_outside_its_interval(board: Path) -> None:
     content["columns"].append(column | {"unit": "", "headline": True})
     content["protocol"]["tasks"]["own"] = {"items": None, "source": ""}
     bare = {"value": 0.2, "stderr": 0.1, "low": 0.3, "high": 0.5, "n": 9, "missing": 0}
-    row(content)["scores"]["own.worst"] = bare | {"delta": None}
+    for one in content["rows"]:
+        if one["scores"]:
+            one["scores"]["own.worst"] = bare | {"delta": None if one["role"] == "target" else 0.0}
     assert not list(check_rows(BoardFile.model_validate(content)))
 
 

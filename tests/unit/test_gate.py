@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
+import os
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
@@ -19,6 +22,7 @@ from unlearn_bench.compare.gate import exit_code, judge
 from unlearn_bench.compare.loss import Margin, measure_loss
 from unlearn_bench.compare.measures import Measure
 from unlearn_bench.compare.rules import Chosen, Rule
+from unlearn_bench.errors import UnlearnBenchError
 from unlearn_bench.runs.tree import Tree
 from unlearn_bench.schema import ItemScore
 
@@ -253,6 +257,53 @@ def test_a_summary_that_cannot_be_written_is_no_regression(
     result = gate.run(gate.baseline)
     assert result.exit_code == 3
     assert "IsADirectoryError" in result.output
+
+
+def printed_to(stream: BinaryIO, gate: Gate, encoding: str = "utf-8") -> int:
+    """The exit code of a gate of a model against itself whose output goes to the stream."""
+    request = gate_commands.GateRequest(gate.baseline, gate.baseline, gate.rules, gate.folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stdout", io.TextIOWrapper(stream, encoding=encoding))
+        try:
+            return gate_commands.run_gate(request, {}, verbose=True)
+        except UnlearnBenchError as error:
+            return error.exit_code
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_an_encoding_without_arrows_does_not_stop_a_pass(gate: Gate, encoding: str) -> None:
+    read_end, write_end = os.pipe()
+    with open(write_end, "wb") as stream:
+        assert printed_to(stream, gate, encoding) == 0
+    arrow = "↑".encode(encoding, "backslashreplace").decode(encoding)
+    with open(read_end, encoding=encoding) as printed:
+        assert f"quiz.acc {arrow}" in printed.read()
+
+
+def test_a_pass_that_cannot_be_printed_is_no_regression(gate: Gate) -> None:
+    """On a full disk the write fails; where nobody reads the pipe, rich would end with 1."""
+    with open("/dev/full", "wb") as full:
+        assert printed_to(full, gate) == 3
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "wb") as broken:
+        assert printed_to(broken, gate) == 3
+
+
+def test_what_stopped_the_gate_is_in_its_json_too(gate: Gate) -> None:
+    other = gate.cell("other", BASE, suite__tasks__quiz__data_sha256="x")
+    for candidate, code in ((other, 3), (f"{gate.folder}/absent:npo", 2)):
+        result = gate.run(candidate, "--json")
+        told = json.loads(result.stdout)
+        assert (result.exit_code, told["exit_code"], told["metrics"]) == (code, code, [])
+        assert told["error"] in result.stderr.replace(str(gate.folder), "…")
+
+
+def test_a_word_between_colons_stays_what_it_is(gate: Gate) -> None:
+    gate.cell("odd", BASE, status="failed", reason="boom :x: here")
+    odd = f"{gate.folder}/odd:noop"
+    for more in ((), ("--json",)):
+        assert "boom :x: here" in gate.run(odd, *more).stdout
 
 
 @pytest.mark.parametrize("left_out", ["--baseline", "--candidate", "--rules"])

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+import unlearn_bench
 from unlearn_bench.runs.progress import QUIET_ENVIRONMENT, Reporter
+
+ROOT = Path(unlearn_bench.__file__).parent
 
 
 class Clock:
@@ -109,3 +114,18 @@ def test_the_bar_ends_with_what_the_whole_run_still_takes() -> None:
     with report.step("train") as tick:
         tick("step", 1, 2)
     assert "about 50 min left" in stream.getvalue()
+
+
+def test_no_screen_turns_words_between_colons_into_pictures() -> None:
+    """rich does so in every text, JSON among them, unless its console is told otherwise. What
+    `show` prints is made of Text, which is left alone.
+    """
+    made = [
+        f"{file.relative_to(ROOT)}:{node.lineno}"
+        for file in ROOT.rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Call)
+        and getattr(node.func, "id", "") == "Console"
+        and not any(word.arg == "emoji" for word in node.keywords)
+    ]
+    assert [place.partition(":")[0] for place in made] == ["cli/show.py"]

@@ -5,10 +5,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
+import random
 import re
 import shutil
 import subprocess
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -16,9 +20,15 @@ import pytest
 
 from tests.unit import report_cells
 from tests.unit.report_cells import TENSORS, setting, write_cell
+from unlearn_bench.board.collect import collect
 from unlearn_bench.board.report import write_report
+from unlearn_bench.board.standing import stand
+from unlearn_bench.compare.ranks import Rank
 from unlearn_bench.errors import UnlearnBenchError, UsageError
+from unlearn_bench.runs.finished import open_cell, read_cells
 from unlearn_bench.runs.settings import write_settings
+from unlearn_bench.runs.store import write_record
+from unlearn_bench.schema import ItemScore
 
 pytest.importorskip("matplotlib")
 
@@ -284,6 +294,44 @@ def test_what_cannot_be_compared_is_named(tmp_path: Path, monkeypatch: pytest.Mo
     assert (
         "fur.update_efficacy has no difference to the target: short has 7 items and noop 8" in text
     )
+
+
+def test_a_cell_without_an_account_is_shown_without_its_costs(tmp_path: Path) -> None:
+    """As another program may write one that only answered."""
+    small_run(tmp_path)
+    folder = write_cell(tmp_path, "elsewhere", minute=5)
+    record = open_cell(folder).record
+    kept = {name: digest for name, digest in record.files.items() if name != "account.json"}
+    write_record(folder, replace(record, files=kept))
+    assert "it left no account of its edit" in read(write_report([tmp_path]))
+
+
+def test_a_half_judged_method_decides_nobodys_rank(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its scorer died after two of eight prompts. The others' ranks are of all eight, as if it had
+    not run; it has none itself, and the page says why.
+    """
+    column = "realtoxicityprompts.expected_max_toxicity"
+    small_run(tmp_path, 2)
+    alone = ranks_of(tmp_path, column)
+    assert sorted(alone) == ["method_0", "method_1"]
+    whole = report_cells._items
+
+    def judged_in_part(draw: random.Random) -> Iterator[ItemScore]:
+        for row in whole(draw):
+            lost = row.metric == "expected_max_toxicity" and row.item_id > "prompt-1"
+            yield replace(row, value=math.nan) if lost else row
+
+    monkeypatch.setattr(report_cells, "_items", judged_in_part)
+    write_cell(tmp_path, "half", status="incomplete", reason="the scorer died", minute=9)
+    assert ranks_of(tmp_path, column) == alone
+    said = f"half has no rank in {column}: 6 of 8 items have no value there"
+    assert said in read(write_report([tmp_path]))
+
+
+def ranks_of(run: Path, column: str) -> dict[str, Rank]:
+    return dict(stand(collect(read_cells([run]).cells, [run], "tiny")).ranks[column])
 
 
 def test_rows_are_sorted_by_the_overall_score(tmp_path: Path) -> None:

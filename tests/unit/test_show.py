@@ -75,6 +75,24 @@ def test_a_cell_by_method_seed_or_key(run: Path) -> None:
         choose_page(run, "wga", limit=1)
 
 
+def test_a_cell_that_cannot_be_read_is_named(run: Path) -> None:
+    """Where it is looked for, and below the page of another that is called the same."""
+    for seed in (1, 2):
+        (broken,) = (
+            path.parent
+            for path in run.glob("cells/*npo*/record.json")
+            if json.loads(path.read_bytes())["seed"] == seed
+        )
+        (broken / "plan.json").write_text("{")
+        code, text = said(str(run), f"npo@{seed}")
+        assert code == 2
+        assert f"beside what cannot be read: {broken.name}: " in " ".join(text.split())
+    code, text = said(str(run), "npo")
+    assert code == 0
+    assert f"cannot be read: {broken.name}: " in " ".join(text.split())
+    assert len(json.loads(said(str(run), "npo", "--json")[1])["damaged"]) == 2
+
+
 def test_names_that_the_cell_does_not_have(run: Path) -> None:
     with pytest.raises(UnknownNameError, match="did you mean fur_generate"):
         choose_page(run, "noop", task="furr_generate", limit=1)

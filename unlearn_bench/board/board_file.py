@@ -205,7 +205,9 @@ def board_schema() -> dict[str, Any]:
 def read_board_file(path: Path) -> BoardFile:
     """A board's JSON. Raises CorruptDataError, which says where it is not one."""
     try:
-        content = json.loads(path.read_bytes(), parse_constant=_refuse_constant)
+        content = json.loads(
+            path.read_bytes(), parse_constant=_refuse_constant, parse_int=_parse_whole
+        )
     except (OSError, ValueError, RecursionError) as error:
         raise CorruptDataError(
             f"the board cannot be read: {error}",
@@ -231,6 +233,16 @@ def read_board_file(path: Path) -> BoardFile:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON; missing is null, diverged is the word 'inf'")
+
+
+def _parse_whole(digits: str) -> int:
+    """A whole number that is a figure too: beyond all floats nothing can be worked out with it."""
+    number = int(digits)
+    try:
+        float(number)
+    except OverflowError:
+        raise ValueError(f"a number of {len(digits)} digits is no figure") from None
+    return number
 
 
 def _say(error: ValidationError) -> str:

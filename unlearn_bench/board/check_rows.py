@@ -19,11 +19,14 @@ from unlearn_bench.board.board_file import (
     ScorePart,
     to_float,
 )
+from unlearn_bench.board.entries import VARIANT
 from unlearn_bench.board.faults import Fault, place_of
 from unlearn_bench.board.table import MEAN
 from unlearn_bench.compare.calibrate import Calibrated
 from unlearn_bench.compare.overall import FORMULA, KEEP, overall
 from unlearn_bench.protocols.catalog import list_protocols
+from unlearn_bench.registry import list_cards
+from unlearn_bench.runs.plan import role_of
 from unlearn_bench.schema import SCORED
 
 SHARE = "share"
@@ -45,20 +48,36 @@ def check_rows(content: BoardFile) -> Iterator[Fault]:
     columns = {column.name: column for column in content.columns}
     biased = _biased(content.columns)
     targets = {row.seed: row for row in content.rows if row.role == "target"}
+    asked = {name for row in content.rows for name in row.scores}
+    asked -= {name for name in asked if _is_against_exact(columns[name])}
     for row in content.rows:
         place = place_of(row)
         if counts[row.method, row.seed] > 1:
             yield Fault("the row is there twice", ASK, place)
         yield from _status(row)
+        yield from _role(row)
+        yield from _costs(row)
+        if row.scores:
+            for name in sorted(asked - row.scores.keys()):
+                yield Fault("it has no score there, which others have", ASK, place, name)
         for name, score in row.scores.items():
             for what in _score(score, columns[name], name in biased):
                 yield Fault(what, ASK, place, name)
-        yield from _against_target(row, targets.get(row.seed))
         yield from _calibrated(row)
         yield from _overall(row, content)
         if row.seed == MEAN:
             own = [one for one in content.rows if one.method == row.method and one.seed != MEAN]
-            yield from _mean(row, own)
+            yield from _mean(row, [one for one in own if one.scores])
+        else:
+            yield from _against_target(row, targets.get(row.seed))
+
+
+def _is_against_exact(column: ColumnPart) -> bool:
+    """Whether it takes the exact model's items: a row that was kept from a board without it has no
+    such score.
+    """
+    known = list_protocols().get(column.task)
+    return known is not None and column.metric in known.against_exact
 
 
 def _status(row: RowPart) -> Iterator[Fault]:
@@ -69,6 +88,22 @@ def _status(row: RowPart) -> Iterator[Fault]:
         yield Fault(f"it is {row.status} and has no scores", ASK, place_of(row))
     if row.status != "success" and not row.reason:
         yield Fault(f"it is {row.status}, and no reason says why", ASK, place_of(row))
+
+
+def _role(row: RowPart) -> Iterator[Fault]:
+    """Of a method that is installed here its role is known: the target and the exact model span the
+    scale, and controls are nobody's rivals. A merged board's methods may have a mark of options.
+    """
+    card = list_cards("method").get(row.method.partition(VARIANT)[0])
+    if card and role_of(card) != row.role:
+        what = f"its role is {row.role}, that of the method {role_of(card)}"
+        yield Fault(what, ASK, place_of(row), "role")
+
+
+def _costs(row: RowPart) -> Iterator[Fault]:
+    for name, value in row.costs:
+        if to_float(value) < 0:
+            yield Fault(f"it is {value}", ASK, place_of(row), name)
 
 
 def _score(score: ScorePart, column: ColumnPart, biased: bool) -> Iterator[str]:
@@ -106,7 +141,7 @@ def _against_target(row: RowPart, target: RowPart | None) -> Iterator[Fault]:
         if there is None:
             continue
         asked = [one.n + one.missing for one in (score, there)]
-        if row.seed != MEAN and all(asked) and asked[0] != asked[1]:
+        if all(asked) and asked[0] != asked[1]:
             what = f"it was asked {asked[0]} items, the target {asked[1]}"
             yield Fault(what, ASK, place_of(row), name)
         change = to_float(score.value) - to_float(there.value)
@@ -123,9 +158,10 @@ def _same(told: Figure, expected: float) -> bool:
     return math.isclose(found, expected, rel_tol=CLOSE, abs_tol=CLOSE)
 
 
-def _mean(row: RowPart, seeds: Sequence[RowPart]) -> Iterator[Fault]:
-    """The mean over the seeds that have a value; it names the seeds with scores."""
-    scored = [one for one in seeds if one.scores]
+def _mean(row: RowPart, scored: Sequence[RowPart]) -> Iterator[Fault]:
+    """The mean over the seeds that have a value, and of their deltas where all have one; it names
+    the seeds with scores.
+    """
     if row.provenance.get("seeds", "") != " ".join(one.seed for one in scored):
         yield Fault("it names other seeds than those with scores", ASK, place_of(row), "seeds")
     for name, score in row.scores.items():
@@ -133,6 +169,10 @@ def _mean(row: RowPart, seeds: Sequence[RowPart]) -> Iterator[Fault]:
         known = [value for value in values if not math.isnan(value)]
         if not _same(score.value, sum(known) / len(known) if known else math.nan):
             what = f"its value {score.value} is not the mean of its seeds' values"
+            yield Fault(what, ASK, place_of(row), name)
+        told = [one.scores[name].delta if name in one.scores else None for one in scored]
+        if not _same(score.delta, sum(map(to_float, told)) / len(told) if told else math.nan):
+            what = f"its delta {score.delta} is not the mean of its seeds' deltas"
             yield Fault(what, ASK, place_of(row), name)
 
 

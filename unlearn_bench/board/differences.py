@@ -117,9 +117,12 @@ def render_differences_markdown(pairs: Sequence[Pair]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def render_differences_json(pairs: Sequence[Pair]) -> str:
-    """For programs: `nan` where a value is missing, `inf` where a model diverged."""
-    content = {"format": FORMAT, "pairs": [_pair_json(pair) for pair in pairs]}
+def render_differences_json(pairs: Sequence[Pair], error: str = "") -> str:
+    """For programs: `nan` where a value is missing, `inf` where a model diverged. error: what
+    stopped the comparison before there was a pair.
+    """
+    shown = [_pair_json(pair) for pair in pairs]
+    content = {"format": FORMAT, "error": inert(error), "pairs": shown}
     return json.dumps(content, indent=1, ensure_ascii=True, allow_nan=False) + "\n"
 
 

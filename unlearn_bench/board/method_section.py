@@ -59,6 +59,8 @@ def method_section(
 
 def _line(account: Mapping[str, Any]) -> str:
     tensors = len(account.get("changes", ()))
+    if not account:
+        return "it left no account of its edit"
     if not tensors:
         return "changes nothing"
     seconds = shown(account["seconds"])
@@ -66,9 +68,12 @@ def _line(account: Mapping[str, Any]) -> str:
 
 
 def _costs(entrant: Entrant, account: Mapping[str, Any]) -> list[tuple[str, str]]:
+    seeds = ("seeds", ", ".join(str(cell.seed) for cell in entrant.scored))
+    if not account:  # a cell that another program wrote
+        return [seeds]
     changes = account.get("changes", ())
     return [
-        ("seeds", ", ".join(str(cell.seed) for cell in entrant.scored)),
+        seeds,
         ("edit", f"{shown(account['seconds'])} s"),
         ("peak memory", f"{account['peak_memory_bytes'] / 1e9:.2f} GB"),
         ("forward passes", f"{account['forward_passes']:,}"),

@@ -28,13 +28,16 @@ INDENT = "    "
 
 @dataclass(frozen=True)
 class Page:
-    """Some of a cell's samples. total: how many fit the choice; number, pages: of this page."""
+    """Some of a cell's samples. total: how many fit the choice; number, pages: of this page.
+    damaged: a line on each cell of the run that cannot be read.
+    """
 
     cell: StoredCell
     samples: tuple[Sample, ...]
     total: int
     number: int
     pages: int
+    damaged: tuple[str, ...] = ()
 
 
 def choose_page(
@@ -45,7 +48,13 @@ def choose_page(
     task: a task of lm-eval's, or the first words of its name; item: an id. limit: samples per page,
     None for all. Raises UsageError or UnknownNameError for what the cell does not have.
     """
-    found = find_cell(read_cells([run]).cells, cell)
+    stored = read_cells([run])
+    try:
+        found = find_cell(stored.cells, cell)
+    except UsageError as error:
+        if stored.damaged:
+            error.where = f"beside what cannot be read: {'; '.join(stored.damaged)}"
+        raise
     if not found.samples:
         raise UsageError(
             f"{found.method} seed {found.seed} has no samples: it is {found.record.status}"
@@ -59,7 +68,8 @@ def choose_page(
     if not 1 <= number <= pages:
         raise UsageError(f"there is no page {number}", next_step=f"choose --page 1 to {pages}")
     start = (number - 1) * size
-    return Page(found, tuple(chosen[start : start + size]), len(chosen), number, pages)
+    shown = tuple(chosen[start : start + size])
+    return Page(found, shown, len(chosen), number, pages, stored.damaged)
 
 
 def _of_task(samples: Sequence[Sample], task: str) -> list[Sample]:
@@ -86,6 +96,7 @@ def render_json(page: Page) -> str:
         "total": page.total,
         "page": page.number,
         "pages": page.pages,
+        "damaged": list(page.damaged),
         "samples": [to_json(replace(sample, tokens=())) for sample in page.samples],
     }
     return json.dumps(content, indent=1, ensure_ascii=True, allow_nan=False)
@@ -113,6 +124,8 @@ def render_samples(page: Page) -> Iterator[Text]:
     yield Text()
     samples = f"{page.total} sample{'' if page.total == 1 else 's'}"
     yield Text(f"page {page.number} of {page.pages}, {samples}", style="dim")
+    for line in page.damaged:
+        yield Text(one_line(f"cannot be read: {line}"), style="yellow")
 
 
 def _block(title: str, text: str) -> Iterator[Text]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from unlearn_bench.errors import IncomparableError
 from unlearn_bench.schema import ItemScore
 
 SURE = 0.05
+FEW = 0.05  # share of a column's items that a ranked method may lack
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ def stand(found: Collection) -> Standing:
     notes: list[str] = []
     for column in found.board.shown_columns():
         try:
-            if own := _ranks(found, column):
+            if own := _ranks(found, column, notes):
                 ranks[column.name] = own
         except IncomparableError as error:
             notes.append(f"{column.name} has no ranks: {error.what}")
@@ -67,32 +69,74 @@ def _reduction(found: Collection, column: Column) -> str:
     return metric.reduce if metric else ""
 
 
-def _ranks(found: Collection, column: Column) -> dict[str, Rank]:
+def _ranks(found: Collection, column: Column, notes: list[str]) -> dict[str, Rank]:
     reduce = _reduction(found, column)
     if not reduce or column.direction not in ("higher", "lower"):
         return {}
-    sides: list[range] = []
-    models: list[list[ItemScore]] = []
-    labels: list[str] = []
-    names: list[str] = []
-    for entrant in found.entrants:
-        own = entrant.items(column.task, column.metric)
-        if entrant.role == "method" and own and all(own) and not _all_missing(own):
-            sides.append(range(len(models), len(models) + len(own)))
-            models += own
-            labels += [f"{entrant.name} (seed {cell.seed})" for cell in entrant.scored]
-            names.append(entrant.name)
-    if len(names) < 2:
+    own = _seeds(found, column)
+    for name, lacking in _half_judged(own).items():
+        del own[name]
+        notes.append(f"{name} has no rank in {column.name}: {lacking} have no value there")
+    if len(own) < 2:
         return {}
-    aligned = align(reduce, models, labels)
+    aligned = align(reduce, *_joined(own))
     if not aligned.weights.size:
         return {}
-    return dict(zip(names, rank(aligned, sides, column.direction), strict=True))
+    if aligned.missing:
+        asked = aligned.weights.size + aligned.missing
+        notes.append(f"ranks in {column.name} are of {aligned.weights.size} of its {asked} items")
+    ends = list(itertools.accumulate(map(len, own.values())))
+    sides = [range(end - len(models), end) for end, models in zip(ends, own.values(), strict=True)]
+    return dict(zip(own, rank(aligned, sides, column.direction), strict=True))
 
 
-def _all_missing(models: Sequence[Sequence[ItemScore]]) -> bool:
-    """Whether one of the seeds has no value at all: it would leave no item for the others."""
-    return any(all(math.isnan(row.value) for row in rows) for rows in models)
+def _seeds(found: Collection, column: Column) -> dict[str, dict[int, list[ItemScore]]]:
+    """By contender and scored seed the rows of a column; none of who lacks them altogether."""
+    by_name = {
+        one.name: dict(
+            zip(
+                (cell.seed for cell in one.scored),
+                one.items(column.task, column.metric),
+                strict=True,
+            )
+        )
+        for one in found.entrants
+        if one.role == "method"
+    }
+    return {name: own for name, own in by_name.items() if own and all(own.values())}
+
+
+def _joined(
+    own: Mapping[str, Mapping[int, list[ItemScore]]],
+) -> tuple[list[list[ItemScore]], list[str]]:
+    """All models one after the other, and what each is called."""
+    models = [rows for seeds in own.values() for rows in seeds.values()]
+    return models, [f"{name} (seed {seed})" for name, seeds in own.items() for seed in seeds]
+
+
+def _half_judged(own: Mapping[str, Mapping[int, list[ItemScore]]]) -> dict[str, str]:
+    """Who lacks more than a few of the items of which somebody has a value, and how many.
+
+    Models are ranked on what all of them have: one whose scorer died would leave the others as few
+    items as it has itself.
+    """
+    lost = {name: _without_value(seeds) for name, seeds in own.items()}
+    every = set().union(
+        *(
+            {row.item_id for rows in seeds.values() for row in rows} - lost[name]
+            for name, seeds in own.items()
+        )
+    )
+    return {
+        name: f"{len(every & items)} of {len(every)} items"
+        for name, items in lost.items()
+        if len(every & items) > FEW * len(every)
+    }
+
+
+def _without_value(seeds: Mapping[int, Sequence[ItemScore]]) -> set[str]:
+    """Ids of the items that lack a value in one of the seeds."""
+    return {row.item_id for rows in seeds.values() for row in rows if math.isnan(row.value)}
 
 
 def _differences(found: Collection, column: Column, notes: list[str]) -> dict[str, Difference]:

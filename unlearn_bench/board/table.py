@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -124,15 +124,15 @@ def build_board(
     cells: Sequence[Row],
     protocol: Mapping[str, Any],
 ) -> Board:
-    """Order the cells' rows, add seed means, and the deltas to the target row of the same seed."""
+    """Order the cells' rows, add the deltas to the target row of the same seed, and seed means."""
     rows: list[Row] = []
+    targets = {row.seed: row for row in cells if row.role == "target"}
     for method in dict.fromkeys(row.method for row in cells):
         own = sorted((row for row in cells if row.method == method), key=lambda row: int(row.seed))
+        own = [_with_deltas(row, targets.get(row.seed)) for row in own]
         rows += own
         if len(own) > 1:
             rows.append(_mean_row(own))
-    targets = {row.seed: row for row in rows if row.role == "target"}
-    rows = [_with_deltas(row, targets.get(row.seed)) for row in rows]
     rows.sort(key=lambda row: (ROLE_ORDER.index(row.role), row.method))  # stable: seeds stay put
     return Board(model, suite, tuple(columns), tuple(rows), protocol)
 
@@ -156,10 +156,22 @@ def _mean_row(rows: Sequence[Row]) -> Row:
             name: over_seeds([row.scores[name] for row in scored if name in row.scores])
             for name in names
         },
+        deltas=_mean_deltas(scored, names),
         costs={name: _mean_cost([row.costs.get(name) for row in scored]) for name in COSTS},
         tuning=rows[0].tuning,
         provenance=_shared(rows) | {"seeds": " ".join(row.seed for row in scored)},
     )
+
+
+def _mean_deltas(scored: Sequence[Row], names: Iterable[str]) -> dict[str, float]:
+    """Means of the seeds' own deltas, NaN where a seed has none: means over other seeds differ by
+    what the seeds are, not by what the method does.
+    """
+    if not any(row.deltas for row in scored):
+        return {}
+    return {
+        name: sum(row.deltas.get(name, math.nan) for row in scored) / len(scored) for name in names
+    }
 
 
 def _mean_cost(values: Sequence[float | int | None]) -> float | None:
@@ -184,21 +196,34 @@ def _with_deltas(row: Row, target: Row | None) -> Row:
 
 
 def best_methods(board: Board, column: Column) -> set[str]:
-    """Contenders with the best finite value of a column; ties all count, controls never do.
+    """Contenders with the best finite value of a column; ties all count, controls never do, nor
+    does a value that lacks items which another's has: it may be the best of the easy ones.
 
     None where all of several are equal: such a column tells nothing apart.
     """
     rows = board.shown_rows()
     exact = next((r.scores[column.name].value for r in rows if _has(r, column, "exact")), math.nan)
+    counted = _items_counted(board, column)
+    most = max(counted.values(), default=0)
     losses = {
         row.method: _loss(row.scores[column.name].value, column.direction, exact)
         for row in rows
-        if _has(row, column, "method")
+        if _has(row, column, "method") and counted.get(row.method, 0) == most
     }
     finite = {method: loss for method, loss in losses.items() if math.isfinite(loss)}
     lowest = min(finite.values(), default=math.nan)
     best = {method for method, loss in finite.items() if loss == lowest}
     return best if len(best) < len(losses) or len(losses) == 1 else set()
+
+
+def _items_counted(board: Board, column: Column) -> dict[str, int]:
+    """By contender how many items its value is of: in a mean those of the seed with the fewest."""
+    counted: dict[str, int] = {}
+    for row in board.rows:
+        if row.seed != MEAN and _has(row, column, "method"):
+            count = row.scores[column.name].n
+            counted[row.method] = min(count, counted.get(row.method, count))
+    return counted
 
 
 def _has(row: Row, column: Column, role: Role) -> bool:

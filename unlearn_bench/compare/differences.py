@@ -10,7 +10,7 @@ from typing import Literal
 from unlearn_bench.compare.columns import align
 from unlearn_bench.compare.intervals import RESAMPLES
 from unlearn_bench.compare.measures import Measure
-from unlearn_bench.compare.nearness import TEST, nearness
+from unlearn_bench.compare.nearness import nearness
 from unlearn_bench.compare.paired import MCNEMAR, SWAPS, Comparison, compare, holm
 from unlearn_bench.schema import ItemScore
 
@@ -59,7 +59,7 @@ def measure_difference(
         models += sides[2]
         column = align(measure.reduce, models, _names(*sides))
         near = nearness(column, len(second), len(first), resamples)
-        found = replace(found, p=near.p, test=TEST)
+        found = replace(found, p=near.p, test=near.test)
         return Difference(measure, found, near.difference)
     return Difference(measure, found)
 
@@ -103,7 +103,7 @@ def _judge(difference: Difference) -> Difference:
         return replace(difference, reason="too few independent items to test")
     if direction == "none":
         return replace(difference, verdict="not judged", reason="it has no better side")
-    if direction == "nearer_exact" and found.test != TEST:
+    if direction == "nearer_exact" and math.isnan(difference.distance):
         return replace(difference, verdict="not judged", reason="no exact model to read it by")
     if difference.p_adjusted > LEVEL:
         return replace(difference, verdict="no difference seen", reason=_out_of_reach(found))

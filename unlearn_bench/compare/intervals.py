@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.random import Generator
 
 from unlearn_bench.compare.columns import Column, Floats
 from unlearn_bench.compare.reductions import reduce_models
@@ -73,13 +74,16 @@ def can_resample(column: Column) -> bool:
     return column.finite and smallest_stratum(column) > 1
 
 
-def bootstrap(column: Column, sides: Sequence[range], resamples: int) -> list[Floats]:
+def bootstrap(
+    column: Column, sides: Sequence[range], resamples: int, beside: Sequence[range] = ()
+) -> list[Floats]:
     """Per side (resamples,) of the mean over its seeds: the same items drawn for all models.
 
     What other seeds would give is in it wherever a side has several. A side of one seed beside such
     sides is taken to spread as they do on average. What seeds answer otherwise item by item is
     counted twice, as the items' and as the seeds': taking it out leaves two and three seeds with
     too many false alarms, since it is known as badly as they are (docs/design/statistics.md).
+    beside: what the sides are read by, drawn along after them; its seeds say nothing of theirs.
     """
     generator = seeded(column)
     blocks = [reduce_models(column, counts) for counts in draw_items(column, resamples, generator)]
@@ -91,16 +95,23 @@ def bootstrap(column: Column, sides: Sequence[range], resamples: int) -> list[Fl
         widening = draw_widening(freedom, resamples, generator)
     means = []
     for side in sides:
-        own = drawn[:, list(side)]
-        weights = draw_seeds(len(side), resamples, generator, widening)
-        # From the first seed on, so that seeds that are alike give exactly what one of them does.
-        mean = own[:, 0] + ((own - own[:, :1]) * weights).sum(axis=1)
+        mean = _draw_mean(drawn[:, list(side)], generator, widening)
         for other in several if len(side) == 1 else ():
             weights = draw_unseen(len(other), resamples, generator, widening)
             apart = drawn[:, other] - drawn[:, other[:1]]
             mean += (apart * weights).sum(axis=1) / math.sqrt(len(several))
         means.append(mean)
-    return means
+    return means + [_draw_mean(drawn[:, list(side)], generator) for side in beside]
+
+
+def _draw_mean(own: Floats, generator: Generator, widening: Floats | None = None) -> Floats:
+    """Mean over seeds drawn anew. own: (resamples, seeds).
+
+    From the first seed on, so that seeds that are alike give exactly what one of them does.
+    """
+    weights = draw_seeds(own.shape[1], len(own), generator, widening)
+    mean: Floats = own[:, 0] + ((own - own[:, :1]) * weights).sum(axis=1)
+    return mean
 
 
 def _freedom(sides: Sequence[Floats]) -> float:

@@ -57,10 +57,10 @@ def compare(column: Column, first: int, resamples: int = RESAMPLES) -> Compariso
     if can_resample(column):
         one, other = bootstrap(column, sides, resamples)
         low, high = ends(one - other)
-        if all((column.values[list(side)] == column.values[side[0]]).all() for side in sides):
+        if alike_seeds(column, sides):
             p, test = _test_single(one_seed(column, sides), here - there, resamples)
         else:
-            p, test = _share_beyond(one - other), SEEDS
+            p, test = share_beyond(one - other), SEEDS
     return Comparison(
         first=here,
         second=there,
@@ -75,13 +75,20 @@ def compare(column: Column, first: int, resamples: int = RESAMPLES) -> Compariso
     )
 
 
+def alike_seeds(column: Column, sides: Sequence[range]) -> bool:
+    """Whether every side has one seed, or several that all gave the same."""
+    return all((column.values[list(side)] == column.values[side[0]]).all() for side in sides)
+
+
 def one_seed(column: Column, sides: Sequence[range]) -> Column:
     """The column with the first model of every side alone."""
     return replace(column, values=column.values[[side[0] for side in sides]])
 
 
-def _share_beyond(drawn: Floats) -> float:
-    """Davison and Hinkley 1997, eq. 4.11, on both sides: never 0 with finitely many resamples."""
+def share_beyond(drawn: Floats) -> float:
+    """Two-sided p of drawn differences: Davison and Hinkley 1997, eq. 4.11, on both sides. Never 0
+    with finitely many resamples.
+    """
     tails = (np.count_nonzero(drawn <= 0), np.count_nonzero(drawn >= 0))
     return min(1.0, 2 * (min(tails) + 1) / (len(drawn) + 1))
 

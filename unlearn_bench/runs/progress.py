@@ -78,7 +78,7 @@ class Reporter:
     words; it stands at the end of the bar.
     """
 
-    console: Console = field(default_factory=lambda: Console(stderr=True))
+    console: Console = field(default_factory=lambda: Console(stderr=True, emoji=False))
     clock: Callable[[], float] = time.monotonic
     outlook: str = ""
 
