@@ -1,10 +1,11 @@
 """A run that is stopped at its N-th change of the disk, for every N, and then goes on.
 
-    python -m tests.fault.every_step kill|full FOLDER
+    python -m tests.fault.every_step kill|full FOLDER [again]
 
-For each N one forked process runs into the fault (SIGKILL, or a disk that takes no further byte)
-just before its N-th change below the output folder, and another one goes on without it. Writes one
-JSON line: how many N there were, and what was not as it should be.
+again: the cells have been computed before, without a scorer, and are judged again. For each N one
+forked process runs into the fault (SIGKILL, or a disk that takes no further byte) just before its
+N-th change below the output folder, and another one goes on without it. Writes one JSON line: how
+many N there were, and what was not as it should be.
 """
 
 from __future__ import annotations
@@ -39,11 +40,15 @@ def fill() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 
 
-def run(output: Path) -> list[str]:
+def run(output: Path, *, scorer_works: bool = True) -> list[str]:
     """Every cell and the board; the edits that were made."""
     made = []
 
     class Steps(SmallSteps):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scorer_works = scorer_works
+
         def edit(self, cell: Any, checkpoint: Path, tick: Any) -> Any:
             made.append(cell.method)
             return super().edit(cell, checkpoint, tick)
@@ -91,13 +96,15 @@ def board(output: Path) -> list[list[str]]:
     return [[line[place] for place in kept] for line in lines]
 
 
-def main(kind: str, folder: Path) -> None:
+def main(kind: str, folder: Path, *, again: bool) -> None:
     fault = {"kill": kill, "full": fill}[kind]
     run(folder / "whole")
     expected, wrong, at = board(folder / "whole"), [], 0
     while True:
         at += 1
         output = folder / f"at{at}"
+        if again:
+            run(output, scorer_works=False)
         ended = run_into(fault, output, at)
         if ended == 0:
             break
@@ -108,7 +115,7 @@ def main(kind: str, folder: Path) -> None:
         after = finished(output)
         if any(after[name] != record for name, record in before.items()):
             wrong.append(f"{at}: a finished cell was written again")
-        if len(made) != len(METHODS) - len(before):
+        if len(made) != (0 if again else len(METHODS) - len(before)):
             wrong.append(f"{at}: {len(before)} were finished and {made} edited again")
         if board(output) != expected:
             wrong.append(f"{at}: another board")
@@ -119,4 +126,4 @@ def main(kind: str, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    main(sys.argv[1], Path(sys.argv[2]), again="again" in sys.argv)

@@ -85,6 +85,20 @@ def test_the_next_run_goes_on_where_it_was(tmp_path: Path) -> None:
     assert "edit noop 0" not in steps.calls
 
 
+def test_a_polite_kill_while_the_run_cleans_up_changes_nothing(tmp_path: Path) -> None:
+    """`kill` twice, or a scheduler after a person."""
+
+    class Closing(Interrupted):
+        def close(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            super().close()
+
+    steps = Closing()
+    with pytest.raises(CancelledError):
+        execute(plan(tmp_path, cell("npo")), lambda: steps, Screen())
+    assert steps.calls[-1] == "close"
+
+
 @pytest.mark.parametrize(
     ("number", "times"), [(signal.SIGINT, 1), (signal.SIGINT, 3), (signal.SIGTERM, 1)]
 )

@@ -17,7 +17,8 @@ from tests.unit.test_execute import Screen
 from unlearn_bench.board.publish import publish
 from unlearn_bench.runs.execute import CellResult, execute
 from unlearn_bench.runs.memory import is_out_of_memory
-from unlearn_bench.runs.steps import in_parts
+from unlearn_bench.runs.steps import ModelSteps, in_parts
+from unlearn_bench.runs.together import SharedSteps
 
 
 class Scarce(SmallSteps):
@@ -148,6 +149,27 @@ def {name}(batch, policy, reference):
     logits = policy(input_ids=forget.input_ids, attention_mask=forget.attention_mask).logits
     return logits.square().mean()
 '''
+
+
+def test_an_edit_that_all_processes_made_says_what_it_ran_out_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under a launcher it was made before its cell's turn, and cannot be made again in it."""
+
+    def edit(*arguments: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr(ModelSteps, "edit", edit)
+    monkeypatch.setattr(ModelSteps, "prepare", lambda *arguments: None)
+    whole = plan(tmp_path, cell("npo"))
+    whole.cells[0].options.update(batch_size=16, accumulate=1)  # type: ignore[attr-defined]
+    steps = SharedSteps(whole, Screen().say)
+    steps.edit_all(list(whole.cells), Screen())
+    (result,) = execute(whole, lambda: steps, Screen())
+    assert result.record.status == "failed"
+    said = "OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB"
+    assert result.record.reason == said
+    assert "KeyError" not in (result.folder / "traceback.txt").read_text()
 
 
 @pytest.mark.slow

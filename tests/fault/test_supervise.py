@@ -9,13 +9,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.unit.run_doubles import cell
+from tests.unit.run_doubles import SmallSteps, cell, plan
+from tests.unit.test_execute import Screen
+from unlearn_bench.errors import UsageError
 from unlearn_bench.runs import store
+from unlearn_bench.runs.execute import execute
+from unlearn_bench.runs.plan import check_output
+from unlearn_bench.runs.supervise import Watch, supervise
 
 ROOT = Path(__file__).parents[2]
 # The cells between the first and the last do what is asked of them.
@@ -219,6 +225,109 @@ def test_the_child_dies_with_a_killed_parent(tmp_path: Path) -> None:
     process.kill()
     process.communicate(timeout=30)
     assert psutil.wait_procs([child], timeout=10)[1] == []
+
+
+WAIT = "import time; open(sys.argv[1] + '/there', 'w').close(); time.sleep(600)"
+PUBLISHING = f"""
+import sys
+import unlearn_bench.commands
+
+def publish(results):
+    {WAIT}
+
+unlearn_bench.commands.exit_code = publish
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "before", "cells"),
+    [
+        (signal.SIGTERM, f"import sys; {WAIT}", "none"),
+        (signal.SIGTERM, PUBLISHING, "success"),
+        (signal.SIGINT, PUBLISHING, "success"),
+    ],
+)
+def test_a_signal_before_or_after_the_cells_is_no_crash(
+    tmp_path: Path, number: signal.Signals, before: str, cells: str
+) -> None:
+    """While it plans or publishes the child dies of it, as any program does."""
+    process = start(tmp_path, {}, before=before)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "there").exists():
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(number)
+    said = process.communicate(timeout=30)[1]
+    assert process.returncode == 130, said
+    assert "the run was at no cell" not in said
+    assert statuses(tmp_path) == [cells, cells]
+
+
+BREAKING = """
+import ctypes
+from tests.unit.run_doubles import SmallSteps
+
+real = SmallSteps.score
+
+def score(steps, samples, tick):
+    if samples[0].outputs[0].startswith("npo"):
+        ctypes.string_at(0)
+    return real(steps, samples, tick)
+
+SmallSteps.score = score
+"""
+
+
+def judged_without_scorer(output: Path) -> store.Record:
+    """The record of npo, whose answers are there and not judged."""
+    steps = SmallSteps()
+    steps.scorer_works = False
+    (result,) = execute(plan(output, cell("npo")), lambda: steps, Screen())
+    assert result.record.status == "incomplete"
+    return result.record
+
+
+def test_a_scorer_that_takes_the_process_with_it_leaves_the_answers(tmp_path: Path) -> None:
+    """The other cells are computed, and the next run has only to judge these."""
+    before = judged_without_scorer(tmp_path)
+    process = start(tmp_path, {"npo": "pass"}, before=BREAKING)
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == 3, said
+    assert "npo, seed 0: incomplete. its process was ended by SIGSEGV" in said
+    assert statuses(tmp_path, "npo") == ["success", "incomplete", "success"]
+    (after,) = records(tmp_path, "npo")
+    assert after is not None
+    assert (after.files, after.reason) == (before.files, before.reason)
+    steps = SmallSteps()
+    execute(plan(tmp_path, cell("npo")), lambda: steps, Screen())
+    assert steps.calls == ["prepare", "score", "close"]
+
+
+def test_a_cell_that_is_judged_again_is_watched_and_keeps_its_answers(tmp_path: Path) -> None:
+    """What --time-limit ends, whoever began it since the watch did."""
+    before = judged_without_scorer(tmp_path)
+    folder = store.cell_folder(tmp_path, before.key, "npo", 0)
+    watch = Watch(tmp_path)
+    assert watch.running() == set()
+    store.write_record(folder, replace(before, finished=""))
+    assert watch.running() == {folder}
+    assert watch.give_up(folder, "failed", "too late") == "npo, seed 0: incomplete"
+    assert watch.running() == set()
+    assert watch.failed() == [before.key]  # not to be tried again by the next child
+    after = store.read_record(folder, before.key)
+    assert after is not None
+    assert replace(after, finished=before.finished) == before
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b"])
+def test_a_folder_that_no_system_has_is_refused(name: str) -> None:
+    for refuse in (
+        lambda: supervise(["true"], Path(name), None, print),
+        lambda: check_output(Path(name)),
+    ):
+        with pytest.raises(UsageError, match="cannot be written"):
+            refuse()
 
 
 @pytest.mark.slow

@@ -12,9 +12,11 @@ import pytest
 from tests.unit.run_doubles import SmallSteps, cell, plan
 from tests.unit.test_cli import invoke
 from tests.unit.test_execute import Screen
+from unlearn_bench.errors import UnlearnBenchError
 from unlearn_bench.runs import store
 from unlearn_bench.runs.estimate import Estimate
 from unlearn_bench.runs.execute import Edited, Session
+from unlearn_bench.runs.plan import Cell
 
 pytest.importorskip("ray", reason="ray is not installed")
 
@@ -106,6 +108,10 @@ def test_without_ray_it_is_said_how_to_get_it(
     assert "pip install 'unlearn-bench[ray]'" in result.output
 
 
+def nothing_has_come(waiting: list[str], **limits: float) -> tuple[list[str], list[str]]:
+    return [], waiting
+
+
 def test_a_cell_that_takes_too_long_has_failed_and_the_others_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,6 +119,7 @@ def test_a_cell_that_takes_too_long_has_failed_and_the_others_go_on(
     slow, quick = cell("npo"), cell("simnpo")
     killed: list[str] = []
     monkeypatch.setattr(cluster.ray, "kill", killed.append)
+    monkeypatch.setattr(cluster.ray, "wait", nothing_has_come)
     now = time.monotonic()
     edited = Edited("sha256:0", "", {}, {"edit": 9.0})
     tasks: dict[str, _Task] = {
@@ -130,3 +137,149 @@ def test_a_cell_that_takes_too_long_has_failed_and_the_others_go_on(
     assert record is not None
     assert (record.status, record.reason) == ("failed", "it was not done after 10 s (--time-limit)")
     assert list(dispatcher.results) == [slow.key]
+
+
+def dispatch(
+    output: Path, tasks: dict[str, _Task], *waiting: Cell, **settings: float
+) -> Dispatcher:
+    """At work on these tasks, with these cells edited and not yet asked; nobody is really there."""
+    cells = [*waiting, *(task.cell for task in tasks.values() if task.cell)]
+    session = Session(plan(output, *cells), SmallSteps, Screen())
+    given = Job(settings, "", "", "", tuple(one.key for one in cells))
+    asks = deque((one, Edited(one.method, "", {}, {})) for one in waiting)
+    return Dispatcher(
+        session, given, lambda result: None, {}, deque(), deque(), asks=asks, busy=dict(tasks)
+    )
+
+
+@pytest.fixture
+def nobody(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Ray without processes: none has answered; the names of those that were ended."""
+    ended: list[str] = []
+    monkeypatch.setattr(cluster.ray, "kill", ended.append)
+    monkeypatch.setattr(cluster.ray, "wait", nothing_has_come)
+    return ended
+
+
+def finished(output: Path, one: Cell, *, scorer_works: bool = True) -> store.Record:
+    """What a process wrote that ended the cell, by really computing it."""
+    steps = SmallSteps()
+    steps.scorer_works = scorer_works
+    session = Session(plan(output, one), lambda: steps, Screen())
+    edited = session.edit(one)
+    assert isinstance(edited, Edited)
+    return session.ask(one, edited).record
+
+
+def edited_model(output: Path, one: Cell) -> Path:
+    session = Session(plan(output, one), SmallSteps, Screen())
+    session.edit(one)
+    (model,) = session.folder(one).glob("*/weights")
+    return model
+
+
+def stored(output: Path, one: Cell) -> store.Record | None:
+    return store.read_record(store.cell_folder(output, one.key, one.method, 0), one.key)
+
+
+@pytest.mark.parametrize("scorer_works", [True, False])
+def test_an_interrupt_leaves_cells_that_had_ended_and_no_model(
+    tmp_path: Path, nobody: list[str], scorer_works: bool
+) -> None:
+    """One was finished and its process had not said so, one was being asked, one was waiting."""
+    ended, asked, waiting = cell("npo"), cell("simnpo"), cell("rmu")
+    record = finished(tmp_path, ended, scorer_works=scorer_works)
+    models = [edited_model(tmp_path, one) for one in (asked, waiting)]
+    tasks = {
+        "1": _Task("a", "ask", ended, Edited("", "", {}, {})),
+        "2": _Task("b", "ask", asked, Edited("", "", {}, {})),
+    }
+    dispatcher = dispatch(tmp_path, tasks, waiting)
+    dispatcher.keep = lambda result: pytest.fail("nothing ended")
+    dispatcher._hire = interrupted  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        dispatcher.run()
+    assert nobody == ["a", "b"]
+    assert stored(tmp_path, ended) == record
+    for one in (asked, waiting):
+        found = stored(tmp_path, one)
+        assert found is not None
+        assert found.status == "cancelled"
+    assert not any(model.exists() for model in models)
+
+
+def interrupted() -> None:
+    raise KeyboardInterrupt
+
+
+def test_an_interrupt_while_answers_are_judged_again_keeps_them(
+    tmp_path: Path, nobody: list[str]
+) -> None:
+    one = cell("npo")
+    record = finished(tmp_path, one, scorer_works=False)
+    dispatch(tmp_path, {"1": _Task("a", "judge", one)})._cancel()
+    assert stored(tmp_path, one) == record
+
+
+def test_a_cell_that_ended_before_its_process_was_lost_is_not_asked_again(
+    tmp_path: Path, nobody: list[str]
+) -> None:
+    one = cell("npo")
+    record = finished(tmp_path, one)
+    task = _Task("a", "ask", one, Edited("npo", "", {}, {}))
+    dispatcher = dispatch(tmp_path, {})
+    dispatcher.session = Session(plan(tmp_path, one), SmallSteps, Screen())
+    dispatcher._lose(task, RuntimeError("the node is gone"))
+    assert dispatcher.results[one.key].record == record
+    assert not dispatcher.asks
+
+
+def test_one_that_had_not_ended_is(tmp_path: Path, nobody: list[str]) -> None:
+    one = cell("npo")
+    edited_model(tmp_path, one)
+    task = _Task("a", "ask", one, Edited("npo", "", {}, {}))
+    dispatcher = dispatch(tmp_path, {"1": task})
+    dispatcher._lose(task, RuntimeError("the node is gone"))
+    assert not dispatcher.results
+    assert [asked for asked, _ in dispatcher.asks] == [one]
+
+
+def test_time_in_which_an_answer_lay_unread_is_not_the_cells(
+    tmp_path: Path, nobody: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The dispatcher was uploading another cell; this one's process had answered long before."""
+    task = _Task("a", "ask", cell("npo"), began=time.monotonic() - 100)
+    dispatcher = dispatch(tmp_path, {"answered": task}, time_limit=10.0)
+    monkeypatch.setattr(cluster.ray, "wait", lambda waiting, **limits: (waiting, []))
+    dispatcher._end_late()
+    assert list(dispatcher.busy) == ["answered"]
+    assert not nobody
+
+
+def test_a_success_stands_although_its_process_was_ended_as_late(
+    tmp_path: Path, nobody: list[str]
+) -> None:
+    one = cell("npo")
+    record = finished(tmp_path, one)
+    task = _Task("a", "ask", one, began=time.monotonic() - 100)
+    dispatcher = dispatch(tmp_path, {"1": task}, time_limit=10.0)
+    dispatcher._end_late()
+    assert nobody == ["a"]
+    assert dispatcher.results[one.key].record == stored(tmp_path, one) == record
+
+
+def test_processes_lost_while_they_open_are_counted_until_one_has_opened(
+    tmp_path: Path, nobody: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Spot machines that vanish days apart do not end the run, three in a row do."""
+    dispatcher = dispatch(tmp_path, {})
+    gone = RuntimeError("the node is gone")
+    for _ in range(cluster.LOSSES - 1):
+        dispatcher._lose(_Task("a", "open"), gone)
+    dispatcher.busy["1"] = _Task("b", "open")
+    monkeypatch.setattr(cluster.ray, "get", lambda reference: ("node", ""))
+    dispatcher._take("1")
+    for _ in range(cluster.LOSSES - 1):
+        dispatcher._lose(_Task("a", "open"), gone)
+    with pytest.raises(UnlearnBenchError, match="no process of the cluster stays alive"):
+        dispatcher._lose(_Task("a", "open"), gone)

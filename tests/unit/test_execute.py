@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import math
@@ -13,9 +14,11 @@ import pytest
 from rich.console import Console
 
 from tests.unit.run_doubles import SmallSteps, cell, plan
-from unlearn_bench.errors import DivergedError
+from unlearn_bench.board.publish import publish
+from unlearn_bench.errors import CancelledError, DivergedError, UnlearnBenchError
 from unlearn_bench.runs import store
 from unlearn_bench.runs.execute import CellResult, execute
+from unlearn_bench.runs.mirror import Mirror
 from unlearn_bench.runs.progress import Reporter
 
 
@@ -168,6 +171,119 @@ def test_an_incomplete_cell_is_judged_again_without_the_model(tmp_path: Path) ->
     assert after.record.status == "success"
     assert after.record.seconds["edit"] == before.record.seconds["edit"]
     assert store.read_record(after.folder, after.record.key) == after.record
+
+
+class Unjudging(SmallSteps):
+    """Its scorer takes the run with it."""
+
+    def __init__(self, raised: BaseException) -> None:
+        super().__init__()
+        self.raised = raised
+
+    def score(self, samples: Any, tick: Any) -> Any:
+        raise self.raised
+
+
+def incomplete(output: Path, *cells: Any) -> list[store.Record]:
+    steps = SmallSteps()
+    steps.scorer_works = False
+    return [one.record for one in run(output, steps, *cells)]
+
+
+def unfinished(record: store.Record | None) -> store.Record:
+    """Without the time at which it was judged."""
+    assert record is not None
+    assert record.finished
+    return replace(record, finished="")
+
+
+def test_ctrl_c_while_judging_again_leaves_the_answers(tmp_path: Path) -> None:
+    (before,) = incomplete(tmp_path, cell("npo"))
+    with pytest.raises(CancelledError):
+        run(tmp_path, Unjudging(KeyboardInterrupt()), cell("npo"))
+    folder = store.cell_folder(tmp_path, before.key, "npo", 0)
+    assert unfinished(store.read_record(folder, before.key)) == unfinished(before)
+    steps = SmallSteps()
+    (after,) = run(tmp_path, steps, cell("npo"))
+    assert steps.calls == ["prepare", "score", "close"]
+    assert after.record.status == "success"
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no such layer"), DivergedError(
+    "what the guard answers is not finite", step=None, last_losses={})])  # fmt: skip
+def test_a_scorer_that_breaks_while_judging_again_leaves_the_answers(
+    tmp_path: Path, error: Exception
+) -> None:
+    """And the cells after it are computed."""
+    (before,) = incomplete(tmp_path, cell("npo"))
+    screen = Screen()
+    cells = plan(tmp_path, cell("npo"), cell("last"))
+    results = execute(cells, lambda: Unjudging(error), screen)
+    assert str(error).partition("\n")[0] in screen.text
+    assert results[1].record.status in ("failed", "diverged")
+    assert unfinished(results[0].record) == unfinished(before)
+    steps = SmallSteps()
+    (after,) = run(tmp_path, steps, cell("npo"))
+    assert steps.calls == ["prepare", "score", "close"]
+    assert {path.name for path in after.folder.iterdir()} == {*after.record.files, "record.json"}
+
+
+class Unwelcome(Screen):
+    """Its reader is gone when the first success is to be told."""
+
+    def __init__(self, raised: BaseException) -> None:
+        super().__init__()
+        self.raised = raised
+
+    def say(self, text: str) -> None:
+        if "success (" in text:
+            raise self.raised
+        super().say(text)
+
+
+@pytest.mark.parametrize("raised", [KeyboardInterrupt(), BrokenPipeError("nobody reads")])
+def test_a_success_that_was_written_stands(tmp_path: Path, raised: BaseException) -> None:
+    """Whatever happens between its record and the next cell."""
+    with contextlib.suppress(CancelledError):
+        execute(plan(tmp_path, cell("npo")), SmallSteps, Unwelcome(raised))
+    steps = SmallSteps()
+    (result,) = run(tmp_path, steps, cell("npo"))
+    assert result.record.status == "success"
+    assert steps.calls == []
+
+
+def test_a_name_that_the_disk_does_not_take_costs_its_own_cell_only(tmp_path: Path) -> None:
+    name = "x" * 300
+    kept: list[str] = []
+    whole = plan(tmp_path, cell(name), cell("npo"))
+    screen = Screen()
+    mirror = Mirror(f"file://{tmp_path}/mirror")
+    results = execute(
+        whole, SmallSteps, screen, keep=lambda one: (mirror.keep(one), kept.append(one.cell.method))
+    )
+    assert [one.record.status for one in results] == ["failed", "success"]
+    assert "not recorded: [Errno 36] File name too long" in screen.text
+    assert kept == [name, "npo"]
+    assert len(list((tmp_path / "mirror" / "cells").iterdir())) == 1
+    board, _ = publish(whole, results)
+    assert {row.method: row.status for row in board.rows} == {name: "failed", "npo": "success"}
+
+
+def test_a_disk_that_does_not_answer_sets_no_finished_cell_aside(tmp_path: Path) -> None:
+    """Linux answers EIO to who reads a process's memory at address 0."""
+    (before,) = run(tmp_path / "out", SmallSteps(), cell("npo"))
+    path = before.folder / "record.json"
+    path.rename(tmp_path / "kept")
+    path.symlink_to("/proc/self/mem")
+    with pytest.raises(UnlearnBenchError, match="cannot be read: Input/output error") as caught:
+        run(tmp_path / "out", SmallSteps(), cell("npo"))
+    assert caught.value.exit_code == 3
+    path.unlink()
+    (tmp_path / "kept").rename(path)
+    steps = SmallSteps()
+    (after,) = run(tmp_path / "out", steps, cell("npo"))
+    assert after.record == before.record
+    assert steps.calls == []
 
 
 def test_checkpoints_go_unless_they_are_asked_for(tmp_path: Path) -> None:

@@ -102,6 +102,32 @@ def test_a_place_that_cannot_be_written_ends_the_run_and_keeps_the_cell(
     assert found.status == "success"
 
 
+def test_what_is_there_already_is_left_as_it_is(
+    tmp_path: Path, memory: fsspec.AbstractFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that vanishes while a run goes on must not take finished cells from the mirror."""
+    run(tmp_path / "one", SmallSteps(), "noop")
+    before = {path: memory.cat_file(path) for path in memory.find("/bucket")}
+
+    def vanish(*args: object, **kwargs: object) -> None:
+        raise ConnectionError("gone")
+
+    monkeypatch.setattr(type(memory), "put_file", vanish)
+    run(tmp_path / "one", SmallSteps(), "noop")
+    assert {path: memory.cat_file(path) for path in memory.find("/bucket")} == before
+
+
+def test_a_cell_that_was_judged_again_replaces_its_copy(tmp_path: Path) -> None:
+    steps = SmallSteps()
+    steps.scorer_works = False
+    run(tmp_path / "one", steps, "npo")
+    (second,) = run(tmp_path / "one", SmallSteps(), "npo")
+    steps = SmallSteps()
+    (taken,) = run(tmp_path / "two", steps, "npo")
+    assert not steps.calls
+    assert taken.record == second.record
+
+
 def test_boards_are_copied_below_the_address(
     tmp_path: Path, memory: fsspec.AbstractFileSystem
 ) -> None:

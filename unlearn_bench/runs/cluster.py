@@ -28,10 +28,11 @@ from unlearn_bench.config import RunConfig, load_config
 from unlearn_bench.errors import UnlearnBenchError, UsageError
 from unlearn_bench.runs import store
 from unlearn_bench.runs.estimate import Estimate, minutes
-from unlearn_bench.runs.execute import CellResult, Edited, Keep, Session, open_session
+from unlearn_bench.runs.execute import CellResult, Edited, Keep, Session, deaf, now, open_session
 from unlearn_bench.runs.plan import Cell, Plan
 from unlearn_bench.runs.progress import Reporter, silence_libraries
 from unlearn_bench.runs.supervise import overtime
+from unlearn_bench.schema import FAILED, SCORED, Status
 
 LOSSES = 3  # processes that one cell may lose before it counts as failed
 NODE_DIGITS = 8  # of a node's id, for people
@@ -245,11 +246,11 @@ class Dispatcher:
                     self._take(reference)
                 self._end_late()
         except BaseException:
-            self._cancel()
+            with deaf():
+                self._dismiss()
+                self._cancel()
             raise
-        finally:
-            for worker in (*self.idle, *(task.worker for task in self.busy.values())):
-                ray.kill(worker)
+        self._dismiss()
         return self.results
 
     def _hire(self) -> None:
@@ -311,6 +312,7 @@ class Dispatcher:
             if obstacle:
                 raise UnlearnBenchError(f"a process on node {node} cannot take part: {obstacle}")
             self.nodes[task.worker] = node
+            del self.losses[task.half]  # spot machines come and go, the run goes on
         self.idle.append(task.worker)
         if task.half == "prepare":
             self.prepared = True
@@ -341,10 +343,13 @@ class Dispatcher:
         with contextlib.suppress(Exception):
             ray.kill(task.worker)
         cell = task.cell
+        if cell and (record := self._ended(task)):
+            self._finish(cell, record)
+            return
         name = self._title(cell) if cell else "a process"
         reason = str(error).strip().splitlines()[0]
-        self.losses[cell.key if cell else ""] += 1
-        lost = self.losses[cell.key if cell else ""]
+        self.losses[cell.key if cell else task.half] += 1
+        lost = self.losses[cell.key if cell else task.half]
         self.session.reporter.say(f"{name}: the process that worked on it is lost ({reason})")
         if lost < LOSSES:
             if task.half == "edit" and cell:
@@ -362,28 +367,52 @@ class Dispatcher:
             )
         self._fail(cell, why)
 
+    def _ended(self, task: _Task) -> store.Record | None:
+        """The record of a cell that had ended before its process could say so.
+
+        Only the second half begins without a record of its own from an earlier run.
+        """
+        assert task.cell is not None
+        record = self.session.stored(task.cell)
+        final = (*SCORED, *FAILED) if task.half == "ask" else ("success",)
+        return record if record is not None and record.status in final else None
+
     def _fail(self, cell: Cell, why: str) -> None:
-        record = store.Record(cell.method, cell.seed, cell.key, "failed", why)
-        store.write_record(self.session.folder(cell), record)
-        shutil.rmtree(self.session.folder(cell) / store.UNKEPT, ignore_errors=True)
-        self._finish(cell, record)
+        self._finish(cell, self._record(cell, "failed", why))
+
+    def _record(self, cell: Cell, status: Status, why: str) -> store.Record:
+        """Record that a cell's process is gone; what is there with scores stands."""
+        folder = self.session.folder(cell)
+        ended = store.Record(cell.method, cell.seed, cell.key, status, why, finished=now())
+        shutil.rmtree(folder / store.UNKEPT, ignore_errors=True)
+        return store.record_failure(folder, ended)
 
     def _end_late(self) -> None:
-        """End the processes whose cell has taken too long: it has failed."""
+        """End the processes whose cell has taken too long: it has failed.
+
+        Not those whose answer has come, and waits because this process was busy.
+        """
         limit = self.job.settings.get("time_limit") or math.inf
-        for reference, task in list(self.busy.items()):
-            if task.cell is not None and task.spent > limit:
-                del self.busy[reference]
-                ray.kill(task.worker)
-                self._fail(task.cell, overtime(limit))
+        late = [one for one, task in self.busy.items() if task.cell and task.spent > limit]
+        answered, _ = ray.wait(late, num_returns=len(late), timeout=0) if late else ([], [])
+        for reference in set(late) - set(answered):
+            task = self.busy.pop(reference)
+            assert task.cell is not None
+            ray.kill(task.worker)
+            self._fail(task.cell, overtime(limit))
+
+    def _dismiss(self) -> None:
+        for worker in (*self.idle, *(task.worker for task in self.busy.values())):
+            ray.kill(worker)
 
     def _cancel(self) -> None:
         """Say of every cell in work that it was interrupted, as a run on one machine does."""
+        if self.busy:  # until they are gone, they write
+            ray.wait(list(self.busy), num_returns=len(self.busy), timeout=PATIENCE)
         begun = [task.cell for task in self.busy.values() if task.cell]
         for cell in (*begun, *(cell for cell, _ in self.asks)):
-            record = store.Record(cell.method, cell.seed, cell.key, "cancelled", "interrupted")
-            with contextlib.suppress(OSError):
-                store.write_record(self.session.folder(cell), record)
+            with contextlib.suppress(OSError, UnlearnBenchError):
+                self._record(cell, "cancelled", "interrupted")
 
 
 def _fits(node: Mapping[str, float], needs: Mapping[str, float]) -> int:

@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
+from unlearn_bench.cache import default_cache
 from unlearn_bench.compare.aggregate import aggregate
 from unlearn_bench.compare.agreement import AGREEMENT, agreements
 from unlearn_bench.errors import (
@@ -25,6 +26,8 @@ from unlearn_bench.errors import (
     CorruptDataError,
     DiskFullError,
     DivergedError,
+    UnlearnBenchError,
+    UsageError,
 )
 from unlearn_bench.runs import store
 from unlearn_bench.runs.children import end_children
@@ -34,10 +37,11 @@ from unlearn_bench.runs.plan import Cell, Plan
 from unlearn_bench.runs.progress import Reporter, Tick
 from unlearn_bench.runs.supervise import given_up
 from unlearn_bench.runs.time_left import TimeLeft
-from unlearn_bench.schema import FAILED, EditReport, ItemScore, Sample, Score
+from unlearn_bench.schema import FAILED, SCORED, EditReport, ItemScore, Sample, Score
 
 SMALLEST_SHARE = 4  # of a batch, one in four, is the least that is tried where memory runs out
 SECOND = "second_items.parquet"  # what the second scorer said of the same items
+JUDGED = {SECOND, "items.parquet", "scores.json"}  # written again where a cell is judged again
 Ended = TypeVar("Ended")
 
 
@@ -154,7 +158,8 @@ def open_session(
     session = Session(plan, open_steps, reporter)
     with store.exclusive(plan.output), _sigterm_as_interrupt():
         try:
-            yield session
+            with store.full_disk_said(plan.output):
+                yield session
         except KeyboardInterrupt:
             raise CancelledError(
                 "cancelled; finished cells are kept",
@@ -194,14 +199,15 @@ class Session:
         """The cell's stored result, or a fresh one.
 
         title: for the reader, in place of the cell's number and label. retry: compute a cell again
-        that is stored as failed or diverged.
+        that is stored as failed or diverged. One that killed the process is left as it is.
         """
         self.begun += 1
         title = title or f"cell {self.begun}/{len(self.plan.cells)} {cell.label}"
         folder = self.folder(cell)
         found = self.stored(cell)
-        retry = retry and cell.key not in given_up()
-        final = ("success",) if retry else ("success", *FAILED)
+        final = {"success"} if retry else {"success", *FAILED}
+        if cell.key in given_up():
+            final = {*SCORED, *FAILED}
         if found is not None and found.status in final:
             done = "already done" if found.status == "success" else f"{found.status} before"
             self.reporter.say(f"{title}: {done}")
@@ -209,6 +215,7 @@ class Session:
         self.prepare()
         work = self._begin(cell, title)
         if found is not None and found.status == "incomplete":
+            work.record = replace(found, finished="")
             work.files, work.seconds = dict(found.files), dict(found.seconds)
             return self._guarded(work, self._judge_again)
         shutil.rmtree(folder, ignore_errors=True)
@@ -218,7 +225,10 @@ class Session:
         """The steps, with the models ready that edits start from."""
         if self.steps is None:
             self.steps = self.open_steps()
-            with self.reporter.step("prepare the models") as tick:
+            with (
+                store.full_disk_said(default_cache()),
+                self.reporter.step("prepare the models") as tick,
+            ):
                 self.steps.prepare(tick)
         return self.steps
 
@@ -253,7 +263,7 @@ class Session:
         return work.folder / (store.CHECKPOINT if self.plan.keep_checkpoints else store.UNKEPT)
 
     def _begin(self, cell: Cell, title: str) -> _Work:
-        started = store.Record(cell.method, cell.seed, cell.key, "started", started=_now())
+        started = store.Record(cell.method, cell.seed, cell.key, "started", started=now())
         return _Work(cell, self.folder(cell), title, started)
 
     def folder(self, cell: Cell) -> Path:
@@ -283,7 +293,8 @@ class Session:
         *,
         keep_checkpoint: bool = False,
     ) -> Ended | CellResult:
-        """Run `compute` and write how it ended: the record comes last, whatever happens.
+        """Run `compute` and write how it ended: the record comes last, whatever happens. A record
+        with scores that is there by then is never replaced by one without.
 
         keep_checkpoint: where `compute` ends well, since somebody else still needs it.
         """
@@ -295,24 +306,18 @@ class Session:
             needed = keep_checkpoint
             return ended
         except KeyboardInterrupt:
-            with _deaf():
-                self._record(work, "cancelled", "interrupted")
+            with deaf(), contextlib.suppress(OSError, UnlearnBenchError):
+                store.record_failure(work.folder, self._ended(work, "cancelled", "interrupted"))
             raise
         except DivergedError as error:
             reason = "; ".join(filter(None, (error.what, error.where)))
-            self.reporter.say(f"{work.title}: diverged. {reason}")
-            return self._record(work, "diverged", reason)
+            return self._fail(work, "diverged", reason)
         except Exception as error:
             if isinstance(error, DiskFullError) or store.is_disk_full(error):
                 raise store.disk_full(work.folder) from error
             self.steps.reset()
             trace = "".join(traceback.format_exception(error))
-            work.files["traceback.txt"] = store.write_file(
-                work.folder / "traceback.txt", trace.encode("utf-8", "replace")
-            )
-            reason = f"{type(error).__name__}: {error}".strip()
-            self.reporter.say(f"{work.title}: failed. {reason}")
-            return self._record(work, "failed", reason)
+            return self._fail(work, "failed", f"{type(error).__name__}: {error}".strip(), trace)
         finally:
             if not needed:
                 shutil.rmtree(work.folder / store.UNKEPT, ignore_errors=True)
@@ -321,24 +326,50 @@ class Session:
         missing = self._unjudged(scores)
         status: store.CellStatus = "incomplete" if missing else "success"
         times = ", ".join(f"{name} {spent:.1f} s" for name, spent in work.seconds.items())
-        result = self._record(work, status, "; ".join(filter(None, (missing, work.remark))))
+        reason = "; ".join(filter(None, (missing, work.remark)))
+        record = self._ended(work, status, reason)
+        store.write_record(work.folder, record)
+        self._count(work)
         told = (f"{work.title}: {status} ({times})", missing, self.reporter.outlook)
         self.reporter.say("; ".join(filter(None, told)))
-        return result
+        return CellResult(work.cell, record, work.folder)
 
-    def _record(self, work: _Work, status: store.CellStatus, reason: str) -> CellResult:
-        record = replace(
+    def _fail(
+        self, work: _Work, status: store.CellStatus, reason: str, trace: str = ""
+    ) -> CellResult:
+        """Record that the cell came to no scores, then say so: the reader may be gone by now.
+
+        A folder that takes no record (its name is too long for the disk) is this cell's misfortune
+        and no other's.
+        """
+        unwritten = ""
+        try:
+            if trace:
+                content = trace.encode("utf-8", "replace")
+                work.files["traceback.txt"] = store.write_file(
+                    work.folder / "traceback.txt", content
+                )
+            record = store.record_failure(work.folder, self._ended(work, status, reason))
+        except (OSError, UsageError) as error:
+            work.files.clear()
+            record, unwritten = self._ended(work, status, reason), f" (not recorded: {error})"
+        self._count(work)
+        self.reporter.say(f"{work.title}: {record.status}. {reason}{unwritten}")
+        return CellResult(work.cell, record, work.folder)
+
+    def _ended(self, work: _Work, status: store.CellStatus, reason: str) -> store.Record:
+        return replace(
             work.record,
             status=status,
             reason=reason,
-            finished=_now(),
+            finished=now(),
             seconds=dict(work.seconds),
             files=dict(work.files),
         )
-        store.write_record(work.folder, record)
+
+    def _count(self, work: _Work) -> None:
         self.left.count(work.cell.key, work.seconds)
         self.reporter.outlook = str(self.left)
-        return CellResult(work.cell, record, work.folder)
 
     def _compute(self, work: _Work, steps: Steps) -> CellResult:
         self._edit(work, steps)
@@ -409,6 +440,7 @@ class Session:
 
     def _judge_again(self, work: _Work, steps: Steps) -> CellResult:
         """Values were missing: the model's answers are stored, only the judging is repeated."""
+        (work.folder / "traceback.txt").unlink(missing_ok=True)  # an earlier judging's
         return self._judge(work, steps, store.read_samples(work.folder / "samples.parquet"))
 
     def _judge(self, work: _Work, steps: Steps, samples: Sequence[Sample]) -> CellResult:
@@ -416,12 +448,23 @@ class Session:
             items = steps.score(samples, tick)
             second = steps.score_second(samples, tick) if self.plan.second else None
         scores = aggregate(items, self.plan.protocols)
+        self._forget_judged(work)
         if second is not None:
             scores += agreements(items, second, self.plan.protocols)
             work.files[SECOND] = store.write_items(work.folder / SECOND, second)
         work.files["items.parquet"] = store.write_items(work.folder / "items.parquet", items)
         self._write(work, "scores.json", scores)
         return self._conclude(work, scores)
+
+    def _forget_judged(self, work: _Work) -> None:
+        """Where files of an earlier judging are about to be replaced: a record without them.
+
+        With one that names them a process killed in between would leave a damaged cell.
+        """
+        if JUDGED & work.files.keys():
+            work.files = {name: of for name, of in work.files.items() if name not in JUDGED}
+            work.record = replace(work.record, files=dict(work.files))
+            store.write_record(work.folder, work.record)
 
     def _unjudged(self, scores: Sequence[Score]) -> str:
         """Judged metrics that lack values, with how many; '' when none does.
@@ -454,7 +497,7 @@ class Session:
 
     def close(self) -> None:
         """Release the engine and end every process that this run started, deaf to more Ctrl-C."""
-        with _deaf():
+        with deaf():
             if self.steps is not None:
                 self.steps.close()
             end_children()
@@ -469,9 +512,14 @@ def _sigterm_as_interrupt() -> contextlib.AbstractContextManager[None]:
     return _handling(signal.SIGTERM, interrupt)
 
 
-def _deaf() -> contextlib.AbstractContextManager[None]:
-    """Ctrl-C does nothing inside the block."""
-    return _handling(signal.SIGINT, signal.SIG_IGN)
+@contextlib.contextmanager
+def deaf() -> Iterator[None]:
+    """Ctrl-C and a polite kill do nothing inside the block."""
+    with (
+        _handling(signal.SIGINT, signal.SIG_IGN),
+        _handling(signal.SIGTERM, signal.SIG_IGN),
+    ):
+        yield
 
 
 @contextlib.contextmanager
@@ -488,5 +536,6 @@ def _handling(number: signal.Signals, handler: Any) -> Iterator[None]:
         signal.signal(number, before)
 
 
-def _now() -> str:
+def now() -> str:
+    """The time as records have it."""
     return datetime.now(UTC).isoformat(timespec="seconds")

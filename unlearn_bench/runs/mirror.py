@@ -7,6 +7,7 @@ record last: a copy that was cut short is no finished cell.
 from __future__ import annotations
 
 import contextlib
+import os
 import posixpath
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ from unlearn_bench.errors import UnlearnBenchError, UsageError
 from unlearn_bench.runs.execute import CellResult
 from unlearn_bench.runs.plan import Plan
 from unlearn_bench.runs.store import RECORD, cell_folder
+from unlearn_bench.schema import SCORED
 
 
 class Mirror:
@@ -57,12 +59,17 @@ class Mirror:
             Path(unfinished).mkdir()  # for the context to remove
 
     def keep(self, result: CellResult) -> None:
-        """Copy a cell's files, but no checkpoint."""
+        """Copy a cell's files, but no checkpoint. What is there already is left as it is."""
+        if result.record.status not in SCORED and not os.path.exists(result.folder / RECORD):
+            return  # its folder took no record
         names = sorted(path.name for path in result.folder.iterdir() if path.is_file())
+        record = (result.folder / RECORD).read_bytes()
         there = posixpath.join(self.root, "cells", result.folder.name)
         with self._reached():
             self.files.makedirs(there, exist_ok=True)
             if self.files.exists(posixpath.join(there, RECORD)):
+                if self.files.cat_file(posixpath.join(there, RECORD)) == record:
+                    return
                 self.files.rm_file(posixpath.join(there, RECORD))
             for name in [*(name for name in names if name != RECORD), RECORD]:
                 self.files.put_file(str(result.folder / name), posixpath.join(there, name))

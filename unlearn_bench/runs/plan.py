@@ -17,7 +17,7 @@ from unlearn_bench.config import OWN_SET, RunConfig, Suite, list_suites, load_su
 from unlearn_bench.errors import DiskFullError, UnknownNameError, UsageError
 from unlearn_bench.registry import Card, list_cards
 from unlearn_bench.runs.judge import Judge
-from unlearn_bench.runs.store import canonical_json, inside, is_writable
+from unlearn_bench.runs.store import canonical_json, inside, require_writable
 from unlearn_bench.schema import Origin
 
 if TYPE_CHECKING:
@@ -250,18 +250,14 @@ def check_output(path: Path) -> Path:
     Raises UsageError for a relative path that climbs out of the current folder, for a file in its
     place and for a folder that cannot be written.
     """
-    here = Path.cwd().resolve()
     wanted = path.expanduser()
+    require_writable(wanted)
+    here = Path.cwd().resolve()
     there = (here / wanted).resolve()
     if not wanted.is_absolute() and here not in (there, *there.parents):
         raise UsageError(
             f"the output folder {str(path)!r} leaves the current folder",
             next_step="give an absolute path if you mean it",
-        )
-    if not is_writable(wanted):
-        raise UsageError(
-            f"the output folder {str(path)!r} cannot be written",
-            next_step="choose another folder with --output",
         )
     return wanted
 

@@ -15,6 +15,7 @@ import io
 import json
 import math
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,14 @@ from typing import Any, Literal
 
 from unlearn_bench.cache import write_atomically
 from unlearn_bench.errors import CorruptDataError, DiskFullError, UnlearnBenchError, UsageError
-from unlearn_bench.schema import ItemScore, Sample, Score, Status, TokenLikelihoods
+from unlearn_bench.schema import (
+    SCORED,
+    ItemScore,
+    Sample,
+    Score,
+    Status,
+    TokenLikelihoods,
+)
 
 RECORD = "record.json"
 CHECKPOINT = "checkpoint"  # an edited model that is kept
@@ -39,15 +47,19 @@ STATUSES = (
     "not_applicable",
     "not_run",
 )
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the last: ulimit -f
+# What a path says that leads to no file. Any other error says nothing about the file.
+NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG)
 
 
 @dataclass(frozen=True)
 class Record:
     """How one cell ended. `files` maps each other file of the folder to its sha256.
 
-    `incomplete` is a finished cell with missing values (a scorer failed); a stage of a sequence for
-    which nothing was computed is `not_applicable` or `not_run`. Times are UTC, ISO 8601; `seconds`
-    holds the wall time of each step.
+    `incomplete` is a finished cell with missing values (a scorer failed), and one without a time in
+    `finished` is being judged again; a stage of a sequence for which nothing was computed is
+    `not_applicable` or `not_run`. Times are UTC, ISO 8601; `seconds` holds the wall time of each
+    step.
     """
 
     method: str
@@ -59,6 +71,11 @@ class Record:
     finished: str = ""
     seconds: dict[str, float] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def in_work(self) -> bool:
+        """Whether a process is at the cell, or was when it was killed."""
+        return self.status == "started" or (self.status == "incomplete" and not self.finished)
 
 
 def cell_folder(output: Path, key: str, method: str, seed: int) -> Path:
@@ -83,12 +100,24 @@ def inside(root: Path, *parts: str) -> Path:
     return path
 
 
-def is_writable(folder: Path) -> bool:
-    """Whether `folder` exists and takes files, or could be made. Nothing is written."""
+def require_writable(folder: Path) -> None:
+    """Raise UsageError unless `folder` takes files, or could be made and would. Writes nothing."""
+    try:
+        if _is_writable(folder):
+            return
+    except (OSError, ValueError):  # a name longer than the system takes, a NUL
+        pass
+    raise UsageError(
+        f"the output folder {str(folder)!r} cannot be written",
+        next_step="choose another folder with --output",
+    )
+
+
+def _is_writable(folder: Path) -> bool:
     if folder.exists():
         return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
     parent = folder.resolve().parent
-    return parent != folder and is_writable(parent)
+    return parent != folder and _is_writable(parent)
 
 
 @contextlib.contextmanager
@@ -136,11 +165,31 @@ def _disk_errors(path: Path) -> Iterator[None]:
         raise
 
 
+@contextlib.contextmanager
+def full_disk_said(path: Path) -> Iterator[None]:
+    """Raise DiskFullError, with the folder that was written to, for whatever says the disk is full.
+
+    Our own errors pass: they have said what they have to say.
+    """
+    try:
+        yield
+    except UnlearnBenchError:
+        raise
+    except Exception as error:
+        if is_disk_full(error):
+            raise disk_full(path) from error
+        raise
+
+
 def is_disk_full(error: BaseException) -> bool:
     """Whether an error says that no space is left, in whichever library's words."""
     if isinstance(error, OSError):
-        return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the last: ulimit -f
-    return "No space left on device" in str(error)  # safetensors' and pyarrow's own error types
+        return error.errno in FULL
+    # safetensors' and pyarrow's own error types; the first gives the number as Rust spells it.
+    number = re.search(r"\(os error (\d+)\)", str(error))
+    return "No space left on device" in str(error) or (
+        number is not None and int(number[1]) in FULL
+    )
 
 
 def disk_full(path: Path) -> DiskFullError:
@@ -190,33 +239,71 @@ def write_record(folder: Path, record: Record) -> None:
     write_json(folder / RECORD, {**body, "self_sha256": digest(body)})
 
 
+def record_failure(folder: Path, record: Record) -> Record:
+    """Write how a cell ended without scores, and return the record that it has then.
+
+    Where there are scores their record stands: the process was stopped after it had written it, or
+    while it judged the stored answers again.
+    """
+    found = None
+    with contextlib.suppress(CorruptDataError):
+        found = read_record(folder, record.key)
+    if found is not None and found.status in SCORED:
+        if not found.in_work:
+            return found
+        record = dataclasses.replace(found, finished=record.finished)
+    write_record(folder, record)
+    return record
+
+
 def read_record(folder: Path, key: str) -> Record | None:
     """The verified record of a cell, or None when there is none.
 
-    Raises CorruptDataError when the record cannot be read, belongs to another key, or names a file
-    that is missing or has other bytes.
+    Raises CorruptDataError when the record is no record, belongs to another key, or names a file
+    that is missing or has other bytes, and UnlearnBenchError when the disk does not say what is
+    there.
     """
     path = folder / RECORD
-    if not path.exists():
+    try:
+        content = _read(path)
+    except IsADirectoryError as error:
+        raise CorruptDataError(f"the record is damaged: {error}", where=str(path)) from error
+    except OSError:
         return None
     try:
-        body = json.loads(path.read_bytes())
+        body = json.loads(content)
         claimed = body.pop("self_sha256")
         if claimed != digest(body) or body.pop("format") != FORMAT:
             raise ValueError("its own hash does not match")
         record = _as_record(body)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CorruptDataError(f"the record is damaged: {error}", where=str(path)) from error
     if record.key != key or record.status not in STATUSES:
         raise CorruptDataError("the record belongs to another cell", where=str(path))
     for name, expected in record.files.items():
         try:
-            actual = hashlib.sha256(inside(folder, name).read_bytes()).hexdigest()
+            actual = hashlib.sha256(_read(inside(folder, name))).hexdigest()
         except (OSError, UsageError) as error:
             raise CorruptDataError(f"{name!r} cannot be read", where=str(folder)) from error
         if actual != expected:
             raise CorruptDataError(f"{name} is not what the record says", where=str(folder))
     return record
+
+
+def _read(path: Path) -> bytes:
+    """The bytes of a file. Raises OSError where there is none, UnlearnBenchError where the disk
+    does not say: a network that is away for a moment must not make a finished cell a damaged one.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        if error.errno in NO_FILE:
+            raise
+        raise UnlearnBenchError(
+            f"a cell cannot be read: {error.strerror}",
+            where=str(path),
+            next_step="nothing was changed; run the same command again when the disk answers",
+        ) from error
 
 
 def _as_record(body: Any) -> Record:

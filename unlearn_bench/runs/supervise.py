@@ -23,15 +23,15 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from unlearn_bench.errors import CorruptDataError, UsageError
+from unlearn_bench.errors import UnlearnBenchError, UsageError
 from unlearn_bench.runs import store
 from unlearn_bench.runs.children import end_children
 from unlearn_bench.runs.launched import is_launched
-from unlearn_bench.schema import FAILED
+from unlearn_bench.schema import FAILED, Status
 
 GIVEN_UP = "_UNLEARN_BENCH_GIVEN_UP"  # keys of cells, separated by commas; only a child has it
-EXIT_INCOMPLETE = 3
-OWN_ENDS = (EXIT_INCOMPLETE, 130)  # a full disk, Ctrl-C: a cell may have begun and not ended
+EXIT_INCOMPLETE, INTERRUPTED = 3, 130
+OWN_ENDS = (EXIT_INCOMPLETE, INTERRUPTED)  # a full disk, Ctrl-C: a cell may not have ended
 LOOK = 1.0  # seconds between two looks at how long the cell has taken
 LAST_WORDS = 1.0  # seconds in which a process that hangs says where
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
@@ -66,29 +66,31 @@ def supervise(command: Sequence[str], output: Path, limit: float | None, say: Sa
     """Run `command`, which writes its cells to `output`, to its end; return its exit code.
 
     limit: seconds that one cell may take. A cell whose process died or took longer is recorded as
-    failed, and the exit code is then 3. Signals reach the child; if this process is killed, so is
-    the child.
+    failed, one whose answers were judged again keeps the record it had, and the exit code is then
+    3. Signals reach the child, and it is 130 if the child dies after one; if this process is
+    killed, so is the child.
     """
+    store.require_writable(output)
     watch = Watch(output)
     lost = False
     with _signals_held(), _orphans_adopted():
         while True:
             code, late = _run(command, watch, limit)
             cells = watch.running()
-            if late:
-                # Of those that were ended in time after all nothing is lost but what came next.
-                cells, why = cells & late, overtime(limit)
-            elif code < 0 or (cells and code not in OWN_ENDS):
-                why = _death(code)
-            else:
+            if code >= 0 and (not cells or code in OWN_ENDS):
                 return EXIT_INCOMPLETE if lost and code in (0, 1) else code
+            if watch.told:
+                for folder in cells:
+                    watch.give_up(folder, "cancelled", "interrupted")
+                return INTERRUPTED
             if not cells and not late:
-                say(f"the run was at no cell: {why}; run the same command again")
+                say(f"the run was at no cell: {_death(code)}; run the same command again")
                 return EXIT_INCOMPLETE
-            for folder in cells:
+            # Of those that were ended in time after all nothing is lost but what came next.
+            why = overtime(limit) if late else _death(code)
+            for folder in cells & late if late else cells:
                 lost = True
-                name = watch.give_up(folder, why)
-                say(f"{name}: failed. {why}; the other cells go on")
+                say(f"{watch.give_up(folder, 'failed', why)}. {why}; the other cells go on")
 
 
 def overtime(limit: float | None) -> str:
@@ -98,29 +100,40 @@ def overtime(limit: float | None) -> str:
 
 @dataclass
 class Watch:
-    """Which cell a run is at, by what has changed in its folder since this was made."""
+    """Which cell a run is at, by what has changed in its folder since this was made.
+
+    lost: keys of the cells that were given up. told: whether a signal asked the run to end.
+    """
 
     output: Path
     before: dict[Path, tuple[int, int]] = field(init=False)
+    lost: set[str] = field(default_factory=set)
+    told: bool = False
 
     def __post_init__(self) -> None:
         self.before = self._marks()
 
     def running(self) -> set[Path]:
         """The folders of the cells that have begun and not ended."""
-        return {folder for folder, record in self._changed() if record.status == "started"}
+        return {folder for folder, record in self._changed() if record.in_work}
 
     def failed(self) -> list[str]:
-        """Keys of the cells that have failed since."""
-        return [record.key for _, record in self._changed() if record.status in FAILED]
+        """Keys of the cells that have failed since, or were given up."""
+        failed = {record.key for _, record in self._changed() if record.status in FAILED}
+        return sorted(failed | self.lost)
 
-    def give_up(self, folder: Path, why: str) -> str:
-        """Record the cell as failed, and delete the model that its process left; its name."""
+    def give_up(self, folder: Path, status: Status, why: str) -> str:
+        """Record that the cell's process is gone, and delete the model that it left.
+
+        Returns the cell's name and its status by now.
+        """
         record = dict(self._changed())[folder]
         ended = datetime.now(UTC).isoformat(timespec="seconds")
-        store.write_record(folder, replace(record, status="failed", reason=why, finished=ended))
+        ended_so = replace(record, status=status, reason=why, finished=ended)
+        record = store.record_failure(folder, ended_so)
+        self.lost.add(record.key)
         shutil.rmtree(folder / store.UNKEPT, ignore_errors=True)
-        return f"{record.method}, seed {record.seed}"
+        return f"{record.method}, seed {record.seed}: {record.status}"
 
     def _marks(self) -> dict[Path, tuple[int, int]]:
         marks = {}
@@ -133,7 +146,7 @@ class Watch:
     def _changed(self) -> Iterator[tuple[Path, store.Record]]:
         for path, mark in self._marks().items():
             if self.before.get(path) != mark:
-                with contextlib.suppress(CorruptDataError, OSError, ValueError, KeyError):
+                with contextlib.suppress(UnlearnBenchError, OSError, ValueError, KeyError):
                     key = json.loads(path.read_bytes())["key"]
                     if record := store.read_record(path.parent, key):
                         yield path.parent, record
@@ -148,6 +161,8 @@ def _run(command: Sequence[str], watch: Watch, limit: float | None) -> tuple[int
         finally:
             child.kill()  # nothing, where it has ended
             end_children()
+    while signal.sigtimedwait(FORWARDED, 0):  # what came after the child, no next one will get
+        watch.told = True
     return child.returncode, late
 
 
@@ -164,9 +179,11 @@ def _wait(child: subprocess.Popen[bytes], watch: Watch, limit: float | None) -> 
     began: dict[Path, float] = {}
     while child.poll() is None:
         told = signal.sigtimedwait((*FORWARDED, signal.SIGCHLD), LOOK)
-        # What the terminal sends, the child gets too; what a process sends has one receiver.
-        if told and told.si_signo in FORWARDED and told.si_code != SI_KERNEL:
-            child.send_signal(told.si_signo)
+        if told and told.si_signo in FORWARDED:
+            watch.told = True
+            # What the terminal sends, the child gets too; what a process sends has one receiver.
+            if told.si_code != SI_KERNEL:
+                child.send_signal(told.si_signo)
         if limit is None:
             continue
         now = time.monotonic()

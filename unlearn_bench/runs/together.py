@@ -23,6 +23,7 @@ from accelerate.utils import broadcast_object_list, gather_object
 
 from unlearn_bench.errors import CorruptDataError, UnlearnBenchError
 from unlearn_bench.runs import store
+from unlearn_bench.runs.execute import Half
 from unlearn_bench.runs.plan import Cell, Plan
 from unlearn_bench.runs.progress import Reporter, Tick
 from unlearn_bench.runs.steps import ModelSteps
@@ -90,6 +91,10 @@ class SharedSteps(ModelSteps):
         os.replace(self._place(cell), checkpoint)
         self._saved = made.fingerprint
         return made.report
+
+    def divide_batches(self, cell: Cell, half: Half, divisor: int) -> str:
+        """As ModelSteps; nothing of the edit, which was made by all processes and is over."""
+        return "" if half == "edit" else super().divide_batches(cell, half, divisor)
 
     def close(self) -> None:
         """Release everything, edits that nobody evaluated among it."""
