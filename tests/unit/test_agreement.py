@@ -203,6 +203,7 @@ def test_the_second_scorer_judges_the_same_texts_and_only_what_is_judged(broken:
     steps.plan = SimpleNamespace(
         protocols={rtp.name: rtp, "gsm8k": find_protocol("gsm8k")},
         judge=LengthJudge(),
+        guard=None,
         scorer={"name": "first"},
         second=Judge(LengthJudge(turned=True, broken=broken), {"name": "second"}),
     )

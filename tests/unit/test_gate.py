@@ -264,6 +264,7 @@ def printed_to(stream: BinaryIO, gate: Gate, encoding: str = "utf-8") -> int:
     request = gate_commands.GateRequest(gate.baseline, gate.baseline, gate.rules, gate.folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "stdout", io.TextIOWrapper(stream, encoding=encoding))
+        patch.setenv("COLUMNS", "200")
         try:
             return gate_commands.run_gate(request, {}, verbose=True)
         except UnlearnBenchError as error:

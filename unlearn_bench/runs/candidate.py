@@ -83,7 +83,7 @@ def _settings(cell: MeasuredCell) -> dict[str, Any]:
         "edit_set": facts["target"]["edit_set"]["name"],
         "engine": facts["engine"]["name"],
         "dtype": facts["engine"]["dtype"],
-        "engine_args": facts["engine"].get("args", {}),
+        **({"engine_args": args} if (args := facts["engine"].get("args")) else {}),
         "scorer": "auto" if scorer == NONE else scorer,
     }
 
