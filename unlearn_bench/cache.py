@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import logging
 import os
 import shutil
@@ -43,10 +44,12 @@ def write_atomically(path: Path, content: bytes) -> None:
 @contextmanager
 def alone(final: Path) -> Iterator[None]:
     """Wait until no other process makes `final`, and keep others waiting. What is there then may be
-    what the other one made: look again. The lock ends with the process, however that ends.
+    what the other one made: look again. The lock ends with the process, however that ends; its file
+    stays, under a name that no search for `final` finds.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
-    with (final.parent / f".{final.name}.lock").open("w") as lock:
+    name = hashlib.sha256(final.name.encode()).hexdigest()[:16]
+    with (final.parent / f".{name}.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
