@@ -30,10 +30,13 @@ MEASURED = ("seconds", "bytes")  # parts of the names of columns that no two run
 
 
 @pytest.fixture
-def cluster() -> Iterator[Any]:
-    """Two nodes with a core each, in processes of their own."""
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Two nodes with a core each, in processes of their own: sums are taken as on one machine only
+    by as many threads.
+    """
     from ray.cluster_utils import Cluster
 
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     node = {"num_cpus": 1, "num_gpus": 0, "object_store_memory": 10**8, "memory": 8 * 2**30}
     made = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
     made.add_node(**node)
