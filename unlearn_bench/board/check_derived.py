@@ -14,14 +14,13 @@ from typing import Any
 
 from unlearn_bench.board.assemble import OTHER_COLUMNS
 from unlearn_bench.board.board_file import BoardFile, RowPart, read_board_file, to_float
-from unlearn_bench.board.faults import Fault, place_of
+from unlearn_bench.board.check_rows import CLOSE
+from unlearn_bench.board.faults import AGAIN, Fault, place_of
 from unlearn_bench.board.merge import merge, write_merged
 from unlearn_bench.board.table import MEAN
 
 DERIVED = ("scores", "calibrated", "overall", "trace")
-CLOSE = 1e-9  # relative and absolute: sums in another order
 SHOWN = 3  # places of one row
-AGAIN = "write it again: unlearn-bench board merge RUN --output FOLDER"
 
 
 def check_derived(

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from unlearn_bench.board.board_file import RowPart
 
+AGAIN = "write it again: unlearn-bench board merge RUN --output FOLDER"
+
 
 @dataclass(frozen=True)
 class Fault:

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unlearn_bench.board.board_file import BoardFile, RowPart, read_board_file, to_board
-from unlearn_bench.board.check_derived import AGAIN, check_derived
+from unlearn_bench.board.check_derived import check_derived
 from unlearn_bench.board.check_provenance import check_provenance
 from unlearn_bench.board.check_rows import check_rows
-from unlearn_bench.board.faults import Fault, place_of
+from unlearn_bench.board.faults import AGAIN, Fault, place_of
 from unlearn_bench.board.files import FORMULA_STARTS, render_csv
 from unlearn_bench.board.table import MEAN
 from unlearn_bench.errors import CorruptDataError, UsageError

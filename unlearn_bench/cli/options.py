@@ -107,7 +107,7 @@ Guard = Annotated[
     str | None,
     typer.Option(
         help="A guard model (folder or hub id) that judges whether answers to harmful requests do "
-        "the harm: one that writes safe or unsafe, as meta-llama/Llama-Guard-3-1B does."
+        "the harm: one that writes safe or unsafe, as Llama Guard does."
     ),
 ]
 Leaderboards = Annotated[

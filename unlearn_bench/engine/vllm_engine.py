@@ -79,10 +79,17 @@ class VllmEngine(Engine):
             "transformers": metadata.version("transformers"),
             "torch": torch.__version__,
             "max_model_len": self.max_length,
-            "max_num_seqs": MAX_SEQUENCES,
-            "enforce_eager": self.device == "cpu",
+            **self._told_settings(),
             **({"args": dict(self.args)} if self.args else {}),
         }
+
+    def _told_settings(self) -> dict[str, Any]:
+        """Those that stand in every result, as they are: the user's own where they were given."""
+        ours = {
+            "max_num_seqs": MAX_SEQUENCES,
+            "enforce_eager": self.device == "cpu",  # compiling needs a C++ compiler and a minute
+        }
+        return {name: self.args.get(name, value) for name, value in ours.items()}
 
     @property
     def window(self) -> int:
@@ -119,11 +126,10 @@ class VllmEngine(Engine):
             from unlearn_bench.engine.nucleus import NucleusProcessor
 
             settings = {
-                "max_num_seqs": MAX_SEQUENCES,
-                "enforce_eager": self.device == "cpu",  # compiling needs a C++ compiler, a minute
                 "distributed_executor_backend": self.executor,
                 "gpu_memory_utilization": GPU_MEMORY_SHARE,
                 **(self._cpu_settings() if self.device == "cpu" else {}),
+                **self._told_settings(),
                 **self.args,
             }
             return LLM(

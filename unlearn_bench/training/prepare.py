@@ -196,7 +196,12 @@ def prepare_models(
     def make(name: str, texts: Sequence[Example]) -> Path:
         key = recipe_key(base, (*texts, *held), recipe, seed)
         folder = cache / "prepared" / f"{base.name}-{name}-{key[:16]}"
-        return _train_once(base, recipe, held, seed, progress, name, texts, key, folder)
+        if not _is_whole(folder, key):
+            # Processes that train together come here together: one of them waiting would stop all.
+            with alone(folder) if processes() == 1 else nullcontext():
+                if not _is_whole(folder, key):  # another run may have made it meanwhile
+                    _train_into(folder, base, recipe, held, seed, progress, name, texts, key)
+        return folder
 
     def exact_after(requested: Collection[str]) -> Path:
         texts = fur.exact_training(requested)
@@ -276,29 +281,6 @@ def _is_whole(folder: Path, key: str) -> bool:
         return found.get("weights") in (None, fingerprint(folder))
     except UnlearnBenchError:  # half a file
         return False
-
-
-def _train_once(
-    base: OpenedModel,
-    recipe: Recipe,
-    anchors: Sequence[Example],
-    seed: int,
-    progress: Progress,
-    name: str,
-    texts: Sequence[Example],
-    key: str,
-    folder: Path,
-) -> Path:
-    """Train one of the models into `folder`, unless a complete one with this key is there. Of two
-    runs the second waits for the first.
-    """
-    if _is_whole(folder, key):
-        return folder
-    # Processes that train together come here together: one of them waiting would stop all.
-    with alone(folder) if processes() == 1 else nullcontext():
-        if not _is_whole(folder, key):
-            _train_into(folder, base, recipe, anchors, seed, progress, name, texts, key)
-    return folder
 
 
 def _train_into(
