@@ -46,9 +46,9 @@ class Column:
 
 
 def align(reduce: str, models: Sequence[Sequence[ItemScore]], names: Sequence[str]) -> Column:
-    """The models' rows of one metric, matched by item id.
+    """The models' rows of one metric, matched by item id and in its order.
 
-    An item without a value in one of them is left out of all and counted. Raises
+    So whoever asked the items in another order draws the same resamples. An item without a value in one of them is left out of all and counted. Raises
     IncomparableError when the models were not asked the same items, when an id occurs twice, and
     when an item's weight or group differs: then they were not asked the same thing.
     """
@@ -56,7 +56,8 @@ def align(reduce: str, models: Sequence[Sequence[ItemScore]], names: Sequence[st
     first = tables[0]
     for table, name in zip(tables[1:], names[1:], strict=True):
         _check_same(first, table, names[0], name)
-    kept = [item for item in first if not any(math.isnan(table[item].value) for table in tables)]
+    missing = {item for table in tables for item, row in table.items() if math.isnan(row.value)}
+    kept = sorted(first.keys() - missing)
     rows = [first[item] for item in kept]
     strata = [row.group for row in rows] if reduce in STRATIFIED else [""] * len(rows)
     return Column(
