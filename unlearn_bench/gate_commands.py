@@ -14,6 +14,7 @@ from rich.console import Console
 
 from unlearn_bench.errors import UnlearnBenchError, UsageError
 from unlearn_bench.runs.progress import Reporter, silence_libraries
+from unlearn_bench.runs.supervise import can_supervise, require_supervised, supervise
 
 if TYPE_CHECKING:
     from unlearn_bench.board.gate import Report
@@ -41,6 +42,7 @@ class GateRequest:
     junit: Path | None = None
     summary: Path | None = None
     as_json: bool = False
+    time_limit: float | None = None
 
 
 def run_compare(
@@ -74,14 +76,33 @@ def run_compare(
     return 0 if all(pair.differences for pair in pairs) else EXIT_INCOMPLETE
 
 
-def run_gate(request: GateRequest, given: Mapping[str, Any], *, verbose: bool) -> int:
+def run_gate(
+    request: GateRequest,
+    given: Mapping[str, Any],
+    *,
+    verbose: bool,
+    again: Sequence[str] = (),
+) -> int:
     """Judge a candidate and say so everywhere that was asked for; return the exit code.
 
-    given: where data and the scorer lie, for a candidate that has to be evaluated. Raises
-    UnlearnBenchError for what stopped the gate, after the reports say so too.
+    given: where data and the scorer lie, for a candidate that has to be evaluated. again: a command
+    that does the same in a child process, where there is one; a candidate that takes the process
+    with it is then a cell that failed, and the reports say so. Raises UnlearnBenchError for what
+    stopped the gate, after the reports say so too.
     """
+    from unlearn_bench.runs.sides import is_stored
+
     silence_libraries(verbose=verbose)
-    report, stopped = _judge_or_say_why(request, given, Reporter())
+    reporter = Reporter()
+    stopped: UnlearnBenchError | None = None
+    try:
+        if again and can_supervise() and not is_stored(request.candidate):
+            return supervise(again, request.output, request.time_limit, reporter.say)
+        require_supervised(request.time_limit)
+        report = _judge(request, given, reporter)
+    except (Exception, SystemExit) as error:
+        stopped = _known(error)
+        report = _say_why(request, stopped)
     try:
         _write_reports(report, request)
         if stopped is None or request.as_json:
@@ -106,20 +127,19 @@ def _give_up_output() -> None:
         return
 
 
-def _judge_or_say_why(
-    request: GateRequest, given: Mapping[str, Any], reporter: Reporter
-) -> tuple[Report, UnlearnBenchError | None]:
-    """The report, and what stopped the gate if anything did, in words that are safe to print."""
-    from unlearn_bench.board.gate import Report
+def _known(error: Exception | SystemExit) -> UnlearnBenchError:
+    """What stopped the gate, in words that are safe to print."""
     from unlearn_bench.board.inert import plain
 
-    try:
-        return _judge(request, given, reporter), None
-    except (Exception, SystemExit) as error:
-        known = error if isinstance(error, UnlearnBenchError) else _unexpected(error)
-        known.what, known.where = plain(known.what), plain(known.where)
-        names = request.baseline, request.candidate
-        return Report(*names, 0.0, known.exit_code, error=known.what), known
+    known = error if isinstance(error, UnlearnBenchError) else _unexpected(error)
+    known.what, known.where = plain(known.what), plain(known.where)
+    return known
+
+
+def _say_why(request: GateRequest, error: UnlearnBenchError) -> Report:
+    from unlearn_bench.board.gate import Report
+
+    return Report(request.baseline, request.candidate, 0.0, error.exit_code, error=error.what)
 
 
 def _judge(request: GateRequest, given: Mapping[str, Any], reporter: Reporter) -> Report:

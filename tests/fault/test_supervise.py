@@ -64,13 +64,19 @@ sys.exit(exit_code(results))
 PARENT = """
 import signal, sys
 from pathlib import Path
+from unlearn_bench.errors import UnlearnBenchError
 from unlearn_bench.runs.supervise import supervise
 
 # A shell starts its background jobs with SIGINT ignored, and children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 limit = float(sys.argv[3]) or None
 say = lambda text: print(text, file=sys.stderr)
-sys.exit(supervise([sys.executable, "-c", sys.argv[2], sys.argv[1]], Path(sys.argv[1]), limit, say))
+try:
+    command = [sys.executable, "-c", sys.argv[2], sys.argv[1]]
+    sys.exit(supervise(command, Path(sys.argv[1]), limit, say))
+except UnlearnBenchError as error:
+    say(str(error))
+    sys.exit(error.exit_code)
 """
 DEADLY = '''
 from __future__ import annotations

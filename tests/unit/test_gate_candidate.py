@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
+import psutil
 import pytest
 
 from tests.unit.stored_cells import items, write_cell
@@ -175,3 +180,33 @@ def test_folders_of_the_baselines_run_are_used_unless_others_are_given(
 def test_no_model_there_is_said(baseline: Path, tmp_path: Path) -> None:
     assert gate(baseline, tmp_path / "nothing", tmp_path / "out").exit_code == 3
     assert gate(baseline, "nothing", tmp_path / "out").exit_code == 2
+
+
+def test_a_candidate_that_takes_the_process_with_it_is_reported(
+    baseline: Path, long_tiny_folder: Path, tmp_path: Path
+) -> None:
+    """As the system does where memory runs out: the gate says 3, and JUnit that it was no loss."""
+    process = subprocess.Popen(
+        [
+            sys.executable, "-m", "unlearn_bench", "gate", "--allow-dirty", "--offline",
+            *("--baseline", str(baseline / "baseline.json")),
+            *("--rules", str(baseline / "gate.yaml")),
+            *("--candidate", str(long_tiny_folder), "--output", str(tmp_path / "out")),
+            *("--junit", str(tmp_path / "junit.xml"), "--json"),
+        ],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("out/cells/*/record.json")):
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    (child,) = psutil.Process(process.pid).children()
+    child.kill()
+    printed, said = process.communicate(timeout=120)
+    assert process.returncode == 3, said
+    assert "its process was ended by SIGKILL" in said
+    assert json.loads(printed)["exit_code"] == 3
+    suite = ElementTree.parse(tmp_path / "junit.xml").getroot()
+    assert suite.get("failures") == "0"
+    assert suite.get("errors") == suite.get("tests") != "0"

@@ -70,13 +70,7 @@ def evaluate(
             "cluster that RAY_ADDRESS names, else on all of this machine."
         ),
     ] = None,
-    time_limit: Annotated[
-        float | None,
-        typer.Option(
-            help="Seconds that one cell may take, the models ready. One that takes longer is ended "
-            "and counts as failed, as one whose process dies does; the others go on."
-        ),
-    ] = None,
+    time_limit: options.TimeLimit = None,
     mirror: Annotated[
         str | None,
         typer.Option(

@@ -54,6 +54,7 @@ def gate(
     scorer_checkpoint: options.ScorerCheckpoint = None,
     guard: options.Guard = None,
     offline: options.Offline = None,
+    time_limit: options.TimeLimit = None,
     verbose: options.Verbose = False,
 ) -> None:
     """Pass or fail an edited model against a baseline, for CI.
@@ -79,6 +80,7 @@ def gate(
         junit=junit,
         summary=summary,
         as_json=as_json,
+        time_limit=time_limit,
     )
     places = {
         "data": data,
@@ -86,7 +88,8 @@ def gate(
         "guard": guard,
         "offline": offline,
     }
-    raise typer.Exit(run_gate(request, places, verbose=verbose))
+    again = context.obj or ()
+    raise typer.Exit(run_gate(request, places, verbose=verbose, again=again))
 
 
 @gate_app.command("init")

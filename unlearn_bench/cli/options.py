@@ -121,6 +121,13 @@ Config = Annotated[
         "The command line and UNLEARN_BENCH_* variables come before it."
     ),
 ]
+TimeLimit = Annotated[
+    float | None,
+    typer.Option(
+        help="Seconds that one cell may take, the models ready. One that takes longer is ended "
+        "and counts as failed, as one whose process dies does; the others go on."
+    ),
+]
 Offline = Annotated[
     bool | None,
     typer.Option("--offline", help="Use no network: caches, folders and bundled data only."),

@@ -48,9 +48,10 @@ class Column:
 def align(reduce: str, models: Sequence[Sequence[ItemScore]], names: Sequence[str]) -> Column:
     """The models' rows of one metric, matched by item id and in its order.
 
-    So whoever asked the items in another order draws the same resamples. An item without a value in one of them is left out of all and counted. Raises
-    IncomparableError when the models were not asked the same items, when an id occurs twice, and
-    when an item's weight or group differs: then they were not asked the same thing.
+    So whoever asked the items in another order draws the same resamples. An item without a value in
+    one of them is left out of all and counted. Raises IncomparableError when the models were not
+    asked the same items, when an id occurs twice, and when an item's weight or group differs: then
+    they were not asked the same thing.
     """
     tables = [_by_id(rows, name) for rows, name in zip(models, names, strict=True)]
     first = tables[0]

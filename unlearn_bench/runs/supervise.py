@@ -68,7 +68,8 @@ def supervise(command: Sequence[str], output: Path, limit: float | None, say: Sa
     limit: seconds that one cell may take. A cell whose process died or took longer is recorded as
     failed, one whose answers were judged again keeps the record it had, and the exit code is then
     3. Signals reach the child, and it is 130 if the child dies after one; if this process is
-    killed, so is the child.
+    killed, so is the child. Raises UnlearnBenchError when the child dies outside any cell: the
+    next one would too.
     """
     store.require_writable(output)
     watch = Watch(output)
@@ -84,8 +85,11 @@ def supervise(command: Sequence[str], output: Path, limit: float | None, say: Sa
                     watch.give_up(folder, "cancelled", "interrupted")
                 return INTERRUPTED
             if not cells and not late:
-                say(f"the run was at no cell: {_death(code)}; run the same command again")
-                return EXIT_INCOMPLETE
+                raise UnlearnBenchError(
+                    f"the run was at no cell: {_death(code)}",
+                    where=str(output),
+                    next_step="run the same command again; what was finished is kept",
+                )
             # Of those that were ended in time after all nothing is lost but what came next.
             why = overtime(limit) if late else _death(code)
             for folder in cells & late if late else cells:
