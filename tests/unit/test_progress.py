@@ -110,10 +110,12 @@ def test_libraries_are_quiet_unless_asked_and_users_settings_stand(verbose: bool
 
 def test_the_bar_ends_with_what_the_whole_run_still_takes() -> None:
     report, stream, _ = reporter(terminal=True)
-    report.outlook = "about 50 min left"
+    told = iter(range(50, 0, -1))
+    report.outlook = lambda: f"about {next(told)} min left"
     with report.step("train") as tick:
         tick("step", 1, 2)
     assert "about 50 min left" in stream.getvalue()
+    assert "about 49 min left" in stream.getvalue()  # it is asked whenever the bar is drawn
 
 
 def test_no_screen_turns_words_between_colons_into_pictures() -> None:

@@ -45,6 +45,23 @@ def test_a_step_that_was_not_reached_teaches_nothing() -> None:
     assert left.seconds == 50
 
 
+def test_it_runs_down_within_a_cell() -> None:
+    """To what the other cells take, and no further, however long this one does."""
+    now = [100.0]
+    left = TimeLeft({"a": estimate(10, 30), "b": estimate(20, 30)}, clock=lambda: now[0])
+    left.begin("a")
+    assert left.seconds == 90
+    now[0] += 15
+    assert left.seconds == 75
+    now[0] += 1000
+    assert left.seconds == 50
+    left.count("a", {"edit": 10, "evaluate": 30, "score": 0})
+    assert left.seconds == 50
+    left.begin("b")
+    now[0] += 20
+    assert left.seconds == 30
+
+
 def test_nothing_is_said_when_nothing_is_left() -> None:
     left = TimeLeft({"a": estimate(200, 30)})
     assert str(left) == "about 4 min left"
@@ -62,6 +79,18 @@ def test_a_run_says_it_at_every_cells_end(tmp_path: Path) -> None:
     ends = [line for line in screen.text.splitlines() if "success" in line]
     assert ends[0].endswith("; about 50 min left")
     assert ends[1].endswith("score 0.0 s)")
+
+
+def test_what_is_only_judged_again_is_not_expected_to_be_asked_again(tmp_path: Path) -> None:
+    """Nor does its old evaluation, which stands in its record, count as a new one."""
+    steps = SmallSteps()
+    steps.scorer_works = False
+    execute(plan(tmp_path, cell("noop")), lambda: steps, Screen())
+    screen = Screen()
+    cells = [cell("noop"), cell("npo")]
+    execute(plan(tmp_path, *cells), SmallSteps, screen, [estimate(0, 6000), estimate(0, 600)])
+    ends = [line for line in screen.text.splitlines() if ": success" in line]
+    assert ends[0].endswith("; about 10 min left")
 
 
 def test_what_is_done_already_is_said_once_and_not_expected_again(tmp_path: Path) -> None:

@@ -190,10 +190,10 @@ class Session:
             self.reporter.say(f"{len(found)} cells; known {where}: {known}; {again}")
         if estimates:
             pairs = zip(self.plan.cells, estimates, strict=True)
-            self.left = TimeLeft(
-                {cell.key: e for cell, e in pairs if statuses.get(cell.key) != "success"}
-            )
-            self.reporter.outlook = str(self.left)
+            asked = {"success", "incomplete"}  # at most judged again, which is soon done
+            done = {key for key, status in statuses.items() if status in asked} | given_up()
+            self.left = TimeLeft({cell.key: e for cell, e in pairs if cell.key not in done})
+            self.reporter.outlook = lambda: self.left
 
     def finish(self, cell: Cell, *, title: str = "", retry: bool = True) -> CellResult:
         """The cell's stored result, or a fresh one.
@@ -213,6 +213,7 @@ class Session:
             self.reporter.say(f"{title}: {done}")
             return CellResult(cell, found, folder)
         self.prepare()
+        self.left.begin(cell.key)
         work = self._begin(cell, title)
         if found is not None and found.status == "incomplete":
             work.record = replace(found, finished="")
@@ -329,8 +330,8 @@ class Session:
         reason = "; ".join(filter(None, (missing, work.remark)))
         record = self._ended(work, status, reason)
         store.write_record(work.folder, record)
-        self._count(work)
-        told = (f"{work.title}: {status} ({times})", missing, self.reporter.outlook)
+        self.left.count(work.cell.key, work.seconds)
+        told = (f"{work.title}: {status} ({times})", missing, str(self.left))
         self.reporter.say("; ".join(filter(None, told)))
         return CellResult(work.cell, record, work.folder)
 
@@ -353,7 +354,7 @@ class Session:
         except (OSError, UsageError) as error:
             work.files.clear()
             record, unwritten = self._ended(work, status, reason), f" (not recorded: {error})"
-        self._count(work)
+        self.left.count(work.cell.key, work.seconds)
         self.reporter.say(f"{work.title}: {record.status}. {reason}{unwritten}")
         return CellResult(work.cell, record, work.folder)
 
@@ -366,10 +367,6 @@ class Session:
             seconds=dict(work.seconds),
             files=dict(work.files),
         )
-
-    def _count(self, work: _Work) -> None:
-        self.left.count(work.cell.key, work.seconds)
-        self.reporter.outlook = str(self.left)
 
     def _compute(self, work: _Work, steps: Steps) -> CellResult:
         self._edit(work, steps)

@@ -17,7 +17,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.text import Text
 
 Tick = Callable[[str, int, int], None]
 SHORT = 2.0  # seconds below which a step's end is not worth a line
@@ -70,17 +79,28 @@ def _hide_bars() -> None:
     bars.__init__ = make_silent
 
 
+class _OutlookColumn(ProgressColumn):
+    """Asked anew whenever the bar is drawn."""
+
+    def __init__(self, outlook: Callable[[], object]) -> None:
+        super().__init__()
+        self.outlook = outlook
+
+    def render(self, task: Task) -> Text:
+        return Text(str(self.outlook()))
+
+
 @dataclass
 class Reporter:
     """Says what is going on.
 
-    clock: wall time in seconds, given by tests. outlook: how long the whole run still takes, in
-    words; it stands at the end of the bar.
+    clock: wall time in seconds, given by tests. outlook: tells how long the whole run still takes,
+    in words; it stands at the end of the bar.
     """
 
     console: Console = field(default_factory=lambda: Console(stderr=True, emoji=False))
     clock: Callable[[], float] = time.monotonic
-    outlook: str = ""
+    outlook: Callable[[], object] = str
 
     def say(self, text: str) -> None:
         """One line for the reader, with the time of day where there is no terminal."""
@@ -112,7 +132,7 @@ class Reporter:
             BarColumn(bar_width=24),
             TextColumn("{task.fields[what]}", markup=False),
             TimeElapsedColumn(),
-            TextColumn(self.outlook, markup=False),
+            _OutlookColumn(self.outlook),
         )
         with Progress(*columns, console=self.console, transient=True) as progress:
             task = progress.add_task(title, total=None, what="")

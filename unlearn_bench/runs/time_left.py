@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from statistics import fmean
 
 from unlearn_bench.runs.estimate import Estimate, minutes
@@ -13,14 +14,22 @@ class TimeLeft:
 
     Edits and evaluations are corrected apart. Every model of a run is asked the same, so what one
     evaluation took tells what the others will; edits differ, so the correction starts at 1 with the
-    weight of one average edit.
+    weight of one average edit. clock: wall time in seconds, given by tests.
     """
 
-    def __init__(self, estimates: Mapping[str, Estimate]) -> None:
+    def __init__(
+        self, estimates: Mapping[str, Estimate], clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.remaining = dict(estimates)
+        self.clock = clock
+        self.current, self.began = "", 0.0
         self.typical_edit = fmean(e.edit_seconds for e in estimates.values()) if estimates else 0.0
         self.expected = {"edit": 0.0, "evaluate": 0.0}
         self.took = {"edit": 0.0, "evaluate": 0.0}
+
+    def begin(self, key: str) -> None:
+        """Let this cell count for less from now on, second by second."""
+        self.current, self.began = key, self.clock()
 
     def count(self, key: str, seconds: Mapping[str, float]) -> None:
         """A cell has ended. seconds: by step; steps that it did not reach teach nothing."""
@@ -36,12 +45,18 @@ class TimeLeft:
 
     @property
     def seconds(self) -> float:
-        """Wall seconds that the remaining cells are expected to take."""
-        edits = sum(estimate.edit_seconds for estimate in self.remaining.values())
-        asked = sum(estimate.evaluate_seconds for estimate in self.remaining.values())
-        return edits * self._correction("edit", self.typical_edit) + asked * self._correction(
-            "evaluate", 0.0
-        )
+        """Wall seconds that the remaining cells are expected to take.
+
+        The one that is at work counts for less from second to second, down to nothing.
+        """
+        expected = {key: self._corrected(estimate) for key, estimate in self.remaining.items()}
+        spent = self.clock() - self.began
+        current = max(expected.pop(self.current, 0.0) - spent, 0.0)
+        return current + sum(expected.values())
+
+    def _corrected(self, estimate: Estimate) -> float:
+        edit = estimate.edit_seconds * self._correction("edit", self.typical_edit)
+        return edit + estimate.evaluate_seconds * self._correction("evaluate", 0.0)
 
     def _correction(self, step: str, weight: float) -> float:
         expected = self.expected[step] + weight
