@@ -16,6 +16,7 @@ from unlearn_bench.data.sources import FUR, PUBLIC_SETS
 from unlearn_bench.engine.base import Engine, Progress
 from unlearn_bench.engine.likelihood import Likelihood
 from unlearn_bench.engine.lm import EngineLM
+from unlearn_bench.models.chat import require_shown
 from unlearn_bench.protocols.catalog import Protocol
 from unlearn_bench.protocols.documents import run_metadata
 from unlearn_bench.protocols.harness import load_harness_tasks
@@ -79,10 +80,14 @@ def evaluate(
     """Every task's samples under the checkpoint that the engine holds, in document order.
 
     positions: which of a task's documents to ask; of a task that is not named, all. Raises
-    WeightSwapError when the weights changed while the tasks ran: nothing is returned then.
+    WeightSwapError when the weights changed while the tasks ran: nothing is returned then; and
+    CorruptDataError where a task asks in conversation through a template that does not show it.
     """
+    in_chat = bool(engine.tokenizer.chat_template)
+    if in_chat and any(_says(task, "chat_template") for task in tasks.values()):
+        require_shown(engine.tokenizer)
     lm = EngineLM(engine, seed=seed, progress=progress, moments=_with_moments(tasks))
-    samples = ask(lm, tasks, positions, in_chat=bool(engine.tokenizer.chat_template))
+    samples = ask(lm, tasks, positions, in_chat=in_chat)
     engine.verify()
     return samples
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unlearn_bench.errors import CorruptDataError, MissingDataError
+from unlearn_bench.models.chat import read_template
 from unlearn_bench.models.safety import read_json
 
 TOKENIZER_FILES = (
@@ -29,7 +30,6 @@ TOKENIZER_FILES = (
     "vocab.json",
     "vocab.txt",
 )
-TEMPLATE_FILE = "chat_template.jinja"
 # Written by whichever library version saved the folder; they change no computation.
 VOLATILE_CONFIG_KEYS = ("transformers_version", "_name_or_path", "_model_name_or_path")
 MAX_HEADER_BYTES = 100_000_000  # the safetensors format's own limit
@@ -154,13 +154,5 @@ def tokenizer_hash(folder: Path) -> str:
 
 def template_hash(folder: Path) -> str:
     """sha256 of the chat template's text, or `"none"` for a model without one."""
-    file = folder / TEMPLATE_FILE
-    if file.is_file():
-        template: object = file.read_text(encoding="utf-8")
-    else:
-        config = folder / "tokenizer_config.json"
-        template = read_json(config).get("chat_template") if config.is_file() else None
-    if not template:
-        return "none"
-    text = template if isinstance(template, str) else json.dumps(template, sort_keys=True)
-    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+    text = read_template(folder)
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}" if text else "none"

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from unlearn_bench.cache import new_folder
 from unlearn_bench.errors import CorruptDataError, UsageError
-from unlearn_bench.models.fingerprint import TEMPLATE_FILE, TOKENIZER_FILES
+from unlearn_bench.models.chat import TEMPLATE_FILE
+from unlearn_bench.models.fingerprint import TOKENIZER_FILES
 from unlearn_bench.models.safety import refuse_unsafe
 
 if TYPE_CHECKING:

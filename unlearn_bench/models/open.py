@@ -15,6 +15,7 @@ from pathlib import Path
 from unlearn_bench.cache import alone, default_cache
 from unlearn_bench.data.packages import fetch_packaged, sha256_of
 from unlearn_bench.errors import CorruptDataError, MissingDataError, UnknownNameError, UsageError
+from unlearn_bench.models.chat import refuse_hostile_template
 from unlearn_bench.models.embedded import EMBEDDED, EmbeddedModel
 from unlearn_bench.models.fingerprint import fingerprint
 from unlearn_bench.models.hub import fetch_snapshot
@@ -164,6 +165,7 @@ def _describe(folder: Path, name: str, label: str, revision: str) -> OpenedModel
             next_step="give a folder with config.json, *.safetensors and the tokenizer files",
         )
     refuse_unsafe(folder)
+    refuse_hostile_template(folder)
     return OpenedModel(folder, name, label, fingerprint(folder), revision)
 
 
