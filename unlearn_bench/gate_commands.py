@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -269,11 +268,7 @@ def _print_report(report: Report, request: GateRequest) -> None:
 
 
 def _screen() -> Console:
-    """As wide as the terminal; in a log, which has no width, wide enough for a table. What its
-    encoding lacks is written as its code: an arrow must not stop a verdict.
-    """
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
+    """As wide as the terminal; in a log, which has no width, wide enough for a table."""
     screen = Console(emoji=False)
     if not screen.is_terminal and "COLUMNS" not in os.environ:
         screen.width = LOG_WIDTH

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from importlib import import_module
 
@@ -19,5 +20,12 @@ __all__ = ["app", "main"]
 
 
 def main() -> None:
-    """Entry point of `unlearn-bench` and `python -m unlearn_bench`."""
+    """Entry point of `unlearn-bench` and `python -m unlearn_bench`.
+
+    What a terminal's encoding lacks is written as its code: an arrow must stop no run and no
+    verdict.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     app(obj=(sys.executable, *sys.orig_argv[1:]))  # how a command starts itself once more
