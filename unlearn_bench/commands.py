@@ -20,9 +20,9 @@ from unlearn_bench.runs.supervise import can_supervise, require_supervised, supe
 from unlearn_bench.schema import FAILED
 
 if TYPE_CHECKING:
+    from unlearn_bench.runs.contract import CellResult, Keep, Steps
     from unlearn_bench.runs.detectable import Detectable
     from unlearn_bench.runs.estimate import Estimate
-    from unlearn_bench.runs.execute import CellResult, Keep, Steps
     from unlearn_bench.runs.plan import Plan
     from unlearn_bench.runs.tune import Tuning
     from unlearn_bench.runs.verify import Finding

@@ -15,7 +15,8 @@ import torch
 from tests.unit.run_doubles import SmallSteps, cell, plan
 from tests.unit.test_execute import Screen
 from unlearn_bench.board.publish import publish
-from unlearn_bench.runs.execute import CellResult, execute
+from unlearn_bench.runs.contract import CellResult
+from unlearn_bench.runs.execute import execute
 from unlearn_bench.runs.memory import is_out_of_memory
 from unlearn_bench.runs.steps import ModelSteps, in_parts
 from unlearn_bench.runs.together import SharedSteps

@@ -17,7 +17,7 @@ from unlearn_bench.methods.contract import EditData
 from unlearn_bench.models.open import OpenedModel
 from unlearn_bench.protocols.catalog import find_protocol
 from unlearn_bench.registry import list_cards
-from unlearn_bench.runs.execute import CellResult
+from unlearn_bench.runs.contract import CellResult
 from unlearn_bench.runs.plan import Cell, Plan, role_of
 from unlearn_bench.runs.resolve import protocol_digest
 from unlearn_bench.runs.store import (

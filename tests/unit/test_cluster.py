@@ -14,8 +14,9 @@ from tests.unit.test_cli import invoke
 from tests.unit.test_execute import Screen
 from unlearn_bench.errors import UnlearnBenchError
 from unlearn_bench.runs import store
+from unlearn_bench.runs.contract import Edited
 from unlearn_bench.runs.estimate import Estimate
-from unlearn_bench.runs.execute import Edited, Session
+from unlearn_bench.runs.execute import Session
 from unlearn_bench.runs.plan import Cell
 
 pytest.importorskip("ray", reason="ray is not installed")

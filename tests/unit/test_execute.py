@@ -17,7 +17,8 @@ from tests.unit.run_doubles import SmallSteps, cell, plan
 from unlearn_bench.board.publish import publish
 from unlearn_bench.errors import CancelledError, DivergedError, UnlearnBenchError
 from unlearn_bench.runs import store
-from unlearn_bench.runs.execute import CellResult, execute
+from unlearn_bench.runs.contract import CellResult
+from unlearn_bench.runs.execute import execute
 from unlearn_bench.runs.mirror import Mirror
 from unlearn_bench.runs.progress import Reporter
 

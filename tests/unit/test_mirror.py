@@ -12,7 +12,8 @@ from tests.unit.run_doubles import SmallSteps, cell, plan
 from tests.unit.test_execute import Screen
 from unlearn_bench.errors import UnlearnBenchError, UsageError
 from unlearn_bench.runs import store
-from unlearn_bench.runs.execute import CellResult, execute
+from unlearn_bench.runs.contract import CellResult
+from unlearn_bench.runs.execute import execute
 from unlearn_bench.runs.mirror import Mirror
 
 URL = "memory://bucket/run"

@@ -16,7 +16,7 @@ from unlearn_bench.compare.calibrate import over_seeds
 from unlearn_bench.compare.overall import Overall, overall_of_seeds
 from unlearn_bench.errors import IncomparableError
 from unlearn_bench.registry import list_cards
-from unlearn_bench.runs.execute import CellResult
+from unlearn_bench.runs.contract import CellResult
 from unlearn_bench.runs.stored_plan import plan_of
 from unlearn_bench.runs.tuned import Winner
 

@@ -19,7 +19,7 @@ from unlearn_bench.compare.agreement import AGREEMENT, UNIT, verdict_metric
 from unlearn_bench.compare.columns import align
 from unlearn_bench.compare.intervals import interval
 from unlearn_bench.protocols.catalog import AgainstExact, Metric
-from unlearn_bench.runs.execute import CellResult
+from unlearn_bench.runs.contract import CellResult
 from unlearn_bench.runs.plan import EXACT, TARGET, Plan, version_text
 from unlearn_bench.runs.store import canonical_json, inside, read_items, read_scores, write_file
 from unlearn_bench.runs.stored_plan import StoredPlan

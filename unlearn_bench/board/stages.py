@@ -21,7 +21,7 @@ from unlearn_bench.compare.requests import (
     score_undone,
     undone_metric,
 )
-from unlearn_bench.runs.execute import CellResult
+from unlearn_bench.runs.contract import CellResult
 from unlearn_bench.runs.requests import Request
 from unlearn_bench.runs.sequence import SUITE, SequencePlan, SequenceResult, StageCell
 from unlearn_bench.runs.store import read_items

@@ -27,10 +27,12 @@ from unlearn_bench.cache import default_cache
 from unlearn_bench.config import RunConfig, load_config
 from unlearn_bench.errors import UnlearnBenchError, UsageError
 from unlearn_bench.runs import store
+from unlearn_bench.runs.contract import CellResult, Edited, Keep, now
 from unlearn_bench.runs.estimate import Estimate, minutes
-from unlearn_bench.runs.execute import CellResult, Edited, Keep, Session, deaf, now, open_session
+from unlearn_bench.runs.execute import Session, open_session
 from unlearn_bench.runs.plan import Cell, Plan
 from unlearn_bench.runs.progress import Reporter, silence_libraries
+from unlearn_bench.runs.signals import deaf
 from unlearn_bench.runs.supervise import overtime
 from unlearn_bench.schema import FAILED, SCORED, Status
 

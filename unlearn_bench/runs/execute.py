@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import signal
 import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from unlearn_bench.cache import default_cache
 from unlearn_bench.compare.aggregate import aggregate
@@ -31,85 +29,19 @@ from unlearn_bench.errors import (
 )
 from unlearn_bench.runs import store
 from unlearn_bench.runs.children import end_children
+from unlearn_bench.runs.contract import SECOND, CellResult, Edited, Half, Keep, Steps, now
 from unlearn_bench.runs.estimate import Estimate
 from unlearn_bench.runs.memory import is_out_of_memory, return_memory
 from unlearn_bench.runs.plan import Cell, Plan
 from unlearn_bench.runs.progress import Reporter, Tick
+from unlearn_bench.runs.signals import deaf, sigterm_as_interrupt
 from unlearn_bench.runs.supervise import given_up
 from unlearn_bench.runs.time_left import TimeLeft
-from unlearn_bench.schema import FAILED, SCORED, EditReport, ItemScore, Sample, Score
+from unlearn_bench.schema import FAILED, SCORED, EditReport, Sample, Score
 
 SMALLEST_SHARE = 4  # of a batch, one in four, is the least that is tried where memory runs out
-SECOND = "second_items.parquet"  # what the second scorer said of the same items
 JUDGED = {SECOND, "items.parquet", "scores.json"}  # written again where a cell is judged again
 Ended = TypeVar("Ended")
-
-
-class Steps(Protocol):
-    """The work of a cell, step by step. `runs.steps` has the real one; tests bring small ones."""
-
-    def prepare(self, tick: Tick) -> None:
-        """Make the models ready that edits start from. Called once, before the first such cell."""
-
-    def edit(self, cell: Cell, checkpoint: Path, tick: Tick) -> EditReport:
-        """Let the method change the target; save the result to `checkpoint`."""
-
-    def identify(self) -> str:
-        """The fingerprint of the checkpoint that `edit` wrote last."""
-
-    def adopt(self, checkpoint: Path, identity: str) -> None:
-        """Take over what another process has edited. Raises CorruptDataError if it is not that."""
-
-    def evaluate(self, cell: Cell, checkpoint: Path, tick: Tick) -> tuple[list[Sample], Any]:
-        """Ask the suite's items of `checkpoint`; also return what proves which model answered."""
-
-    def divide_batches(self, cell: Cell, half: Half, divisor: int) -> str:
-        """Read only one in `divisor` of a batch's texts at a time in this half of this cell.
-
-        Returns how, in words; "" where the half has no batches that could be smaller.
-        """
-
-    def score(self, samples: Sequence[Sample], tick: Tick) -> list[ItemScore]:
-        """Judge the samples; NaN where the judge had no answer."""
-
-    def score_second(self, samples: Sequence[Sample], tick: Tick) -> list[ItemScore]:
-        """The judged values alone, by the plan's second scorer. Called where there is one."""
-
-    def describe(self, checkpoint: Path) -> dict[str, Any]:
-        """Identity of the checkpoint, the engine and the scorer, for the provenance file."""
-
-    def reset(self) -> None:
-        """Drop the engine: after a failure its state is not known."""
-
-    def close(self) -> None:
-        """Release everything."""
-
-
-@dataclass(frozen=True)
-class CellResult:
-    """One cell with the record it has now and the folder that holds its files."""
-
-    cell: Cell
-    record: store.Record
-    folder: Path
-
-
-Keep = Callable[[CellResult], None]
-Half = Literal["edit", "evaluate"]  # of a cell
-
-
-@dataclass(frozen=True)
-class Edited:
-    """A cell whose model is edited and not yet asked: enough for another process to go on.
-
-    identity: fingerprint of the checkpoint in the cell's folder.
-    """
-
-    identity: str
-    started: str
-    files: dict[str, str]
-    seconds: dict[str, float]
-    remark: str = ""
 
 
 @dataclass
@@ -156,7 +88,7 @@ def open_session(
     decides on the next by the last. Opens and raises what `execute` does.
     """
     session = Session(plan, open_steps, reporter)
-    with store.exclusive(plan.output), _sigterm_as_interrupt():
+    with store.exclusive(plan.output), sigterm_as_interrupt():
         try:
             with store.full_disk_said(plan.output):
                 yield session
@@ -498,41 +430,3 @@ class Session:
             if self.steps is not None:
                 self.steps.close()
             end_children()
-
-
-def _sigterm_as_interrupt() -> contextlib.AbstractContextManager[None]:
-    """A polite kill ends a run as Ctrl-C does."""
-
-    def interrupt(signum: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    return _handling(signal.SIGTERM, interrupt)
-
-
-@contextlib.contextmanager
-def deaf() -> Iterator[None]:
-    """Ctrl-C and a polite kill do nothing inside the block."""
-    with (
-        _handling(signal.SIGINT, signal.SIG_IGN),
-        _handling(signal.SIGTERM, signal.SIG_IGN),
-    ):
-        yield
-
-
-@contextlib.contextmanager
-def _handling(number: signal.Signals, handler: Any) -> Iterator[None]:
-    """Handle one signal so inside the block; only the main thread may, others change nothing."""
-    try:
-        before = signal.signal(number, handler)
-    except ValueError:
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(number, before)
-
-
-def now() -> str:
-    """The time as records have it."""
-    return datetime.now(UTC).isoformat(timespec="seconds")

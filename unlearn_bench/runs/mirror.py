@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from unlearn_bench.errors import UnlearnBenchError, UsageError
-from unlearn_bench.runs.execute import CellResult
+from unlearn_bench.runs.contract import CellResult
 from unlearn_bench.runs.plan import Plan
 from unlearn_bench.runs.store import RECORD, cell_folder
 from unlearn_bench.schema import SCORED

@@ -16,7 +16,8 @@ from typing import Any
 from unlearn_bench.errors import CorruptDataError, UsageError
 from unlearn_bench.registry import Card
 from unlearn_bench.runs import store
-from unlearn_bench.runs.execute import CellResult, Steps, open_session
+from unlearn_bench.runs.contract import CellResult, Steps
+from unlearn_bench.runs.execute import open_session
 from unlearn_bench.runs.plan import (
     CHECKPOINT_BYTES,
     Cell,

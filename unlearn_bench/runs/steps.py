@@ -19,7 +19,7 @@ from unlearn_bench.models.load import load_model, save_model
 from unlearn_bench.protocols.catalog import Protocol, tasks_under_target
 from unlearn_bench.protocols.harness import asked_positions
 from unlearn_bench.protocols.scoring import score_samples
-from unlearn_bench.runs.execute import Half
+from unlearn_bench.runs.contract import Half
 from unlearn_bench.runs.judge import Judge, judged_items
 from unlearn_bench.runs.memory import return_memory, reuse_memory, trimmed
 from unlearn_bench.runs.plan import Cell, Plan, needs_exact

@@ -23,7 +23,7 @@ from accelerate.utils import broadcast_object_list, gather_object
 
 from unlearn_bench.errors import CorruptDataError, UnlearnBenchError
 from unlearn_bench.runs import store
-from unlearn_bench.runs.execute import Half
+from unlearn_bench.runs.contract import Half
 from unlearn_bench.runs.plan import Cell, Plan
 from unlearn_bench.runs.progress import Reporter, Tick
 from unlearn_bench.runs.steps import ModelSteps

@@ -21,7 +21,8 @@ from unlearn_bench.errors import UnlearnBenchError, UsageError
 from unlearn_bench.methods.options import resolve_options
 from unlearn_bench.methods.search import Choice, Range, Space, search_space
 from unlearn_bench.registry import Card
-from unlearn_bench.runs.execute import CellResult, Session, Steps, open_session
+from unlearn_bench.runs.contract import CellResult, Steps
+from unlearn_bench.runs.execute import Session, open_session
 from unlearn_bench.runs.plan import EXACT, TARGET, Cell, Plan
 from unlearn_bench.runs.progress import Reporter
 from unlearn_bench.runs.store import read_scores

@@ -26,7 +26,7 @@ from unlearn_bench.errors import CorruptDataError, IncomparableError, UnlearnBen
 from unlearn_bench.protocols.catalog import Protocol
 from unlearn_bench.protocols.harness import asked_positions
 from unlearn_bench.protocols.scoring import score_samples
-from unlearn_bench.runs.execute import SECOND
+from unlearn_bench.runs.contract import SECOND
 from unlearn_bench.runs.judge import judged_items
 from unlearn_bench.runs.settings import board_files
 from unlearn_bench.runs.store import (
