@@ -257,6 +257,22 @@ def test_markdown_marks_the_best_and_keeps_failures(usual: Board) -> None:
     assert len({line.count("|") for line in table}) == 1
 
 
+def test_a_markdown_row_names_the_cells_with_its_samples() -> None:
+    """Of a mean those of its seeds that have some; what is no key is no code either."""
+    seeds = [
+        replace(row("npo", 0.4, 0.1, seed=n), provenance={"cell_key": f"{n}bc45678" + "9" * 56})
+        for n in range(3)
+    ]
+    lost = row("npo", status="failed", seed=3)
+    odd = replace(row("odd", 0.3, 0.1), provenance={"cell_key": "`|x` <b>"})
+    text = render_markdown(board(*seeds, lost, odd))
+    (mean,) = [line for line in text.splitlines() if line.startswith("| npo |")]
+    assert mean.endswith("| `0bc45678` `1bc45678` `2bc45678` |")
+    (other,) = [line for line in text.splitlines() if line.startswith("| odd |")]
+    assert other.endswith("| – |")
+    assert "`unlearn-bench show RUN CELL`" in text
+
+
 def test_markdown_is_not_broken_by_names_from_outside() -> None:
     text = render_markdown(board(row("a|b<script>", status="failed", reason="x | y\n# z")))
     assert "<script>" not in text.replace("\\<script\\>", "")

@@ -12,9 +12,12 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.unit.board_runs import read_json, write_run
-from unlearn_bench.board.board_file import BoardFile
+from unlearn_bench.board.board_file import BoardFile, read_board
 from unlearn_bench.board.check_rows import check_rows
+from unlearn_bench.board.check_scale import check_scale
+from unlearn_bench.board.publish import write_board
 from unlearn_bench.board.validate import Verdict, render_verdicts, validate
+from unlearn_bench.board.visible import visible
 from unlearn_bench.cli import app
 from unlearn_bench.errors import UsageError
 
@@ -69,6 +72,12 @@ def of(method: str, **changes: Any) -> Change:
 def test_what_evaluate_writes_has_no_fault(board: Path, run: Path) -> None:
     (verdict,) = validate([board], [run])
     assert (verdict.faults, verdict.rows, verdict.columns) == ((), 15, 82)
+
+
+def without_deltas(one: dict[str, Any]) -> dict[str, Any]:
+    for told in one["scores"].values():
+        told["delta"] = None
+    return one
 
 
 FAULTS: dict[str, tuple[Change, str]] = {
@@ -174,6 +183,68 @@ FAULTS: dict[str, tuple[Change, str]] = {
     ),
     "a number beyond all numbers": (score(value=10**400), "a number of 401 digits is no figure"),
     "another seed": (told("seeds", "1"), "it is not the row's seed 0"),
+    "a headline turned over": (
+        score(value=0.75, low=0.46, high=0.92, delta=-0.25),
+        f"npo seed 0, {COLUMN}: its calibrated score is 0.75, and its value 0.75 gives 0.25",
+    ),
+    "perplexity turned over": (
+        lambda c: row(c)["scores"]["wikitext_mini.word_perplexity"].update(
+            value=900.0, low=800.0, high=999.0, delta=900.0 - row(c, "noop")["scores"][
+                "wikitext_mini.word_perplexity"]["value"],
+        ),
+        "npo seed 0, wikitext_mini.word_perplexity: its calibrated score is 1, and its value 900.0",
+    ),
+    "a choice without an interval's width": (
+        score(stderr=0.0, low=0.25, high=0.25),
+        f"npo seed 0, {COLUMN}: its interval is the one point 0.25 and its standard error 0.0, "
+        "which 12 items of 0 or 1 never give",
+    ),
+    "prose without spread": (
+        lambda c: row(c)["scores"]["wikitext_mini.word_perplexity"].update(
+            stderr=0.0, **dict.fromkeys(
+                ("low", "high"), row(c)["scores"]["wikitext_mini.word_perplexity"]["value"]
+            ),
+        ),
+        "npo seed 0, wikitext_mini.word_perplexity: its interval is the one point",
+    ),
+    "a mean without an error": (
+        lambda c: row(c, "npo", "mean")["scores"][COLUMN].update(stderr=0.0),
+        f"npo seed mean, {COLUMN}: its standard error is 0.0, its seeds give 0.1",
+    ),
+    "no target": (
+        lambda c: c.update(rows=[one for one in c["rows"] if one["method"] != "noop"]),
+        "npo seed 0, fur.forget_extraction_strength: it is relative to the target, and no target "
+        "row of seed 0 has scores",
+    ),
+    "no target and no deltas": (
+        lambda c: c.update(rows=[without_deltas(o) for o in c["rows"] if o["method"] != "noop"]),
+        "grad_diff seed 1, fur.forget_extraction_strength: it is relative to the target",
+    ),
+    "one seed's target left out": (
+        lambda c: c["rows"].remove(row(c, "noop", "1")),
+        "npo seed 1, fur.forget_extraction_strength: it is relative to the target",
+    ),
+    "a delta to no number": (
+        lambda c: row(c, "noop")["scores"].pop(COLUMN),
+        f"npo seed 0, {COLUMN}: its delta is -0.75, and the target has no score there",
+    ),
+    "a screen cleared by a reason": (
+        of("simnpo", reason="out of\x1b[2J memory"),
+        "simnpo seed 0, reason: it holds a control character or an invisible mark: 'out of␛[2J",
+    ),
+    "a name that turns round": (
+        lambda c: row(c).update(method="\u202eopn"),
+        "⟨U+202E⟩opn seed 0, method: it holds a control character or an invisible mark",
+    ),
+    "a bell in a unit": (
+        lambda c: c["columns"][0].update(unit="share\x07"),
+        "fur.forget_extraction_strength: it holds a control character",
+    ),
+    "a bell in provenance": (told("scorer", "fake\x07"), "npo seed 0, provenance.scorer: it holds"),
+    "a note that hides": (
+        lambda c: c["protocol"]["notes"].append("as\u200b usual"),
+        "protocol.notes: it holds a control character",
+    ),
 }  # fmt: skip
 
 
@@ -237,7 +308,9 @@ def test_what_a_method_is_for_is_no_part_of_what_it_keeps(board: Path) -> None:
         own["overall"] |= {"keep": 0.75, "gains": {"forget": 0.75, "detoxify": 1.0}}
         content["rows"] = [one for one in content["rows"] if one["seed"] != "mean"]
 
-    assert render_verdicts([check(board, purpose)]).endswith(": valid (10 rows, 82 columns)\n")
+    content = read_json(board)
+    purpose(content)
+    assert not list(check_rows(BoardFile.model_validate(content)))
 
 
 CSV: dict[str, tuple[Callable[[str], str], str]] = {
@@ -262,18 +335,16 @@ def test_a_csv_that_says_something_else_is_found(board: Path, name: str) -> None
 
 
 def test_a_number_that_its_cell_does_not_have_is_found(board: Path, run: Path) -> None:
-    """3 of 12 made 2 of 12 throughout: nothing in the file disagrees, but the cell does."""
+    """An upper end moved throughout: nothing in the file disagrees, but the cell does."""
 
-    def better(content: dict[str, Any]) -> None:
+    def unsure(content: dict[str, Any]) -> None:
         for seed in ("0", "1", "mean"):
-            own = row(content, "npo", seed)["scores"]["fur.forget_extraction_strength"]
-            own |= {"value": 2 / 12, "delta": 2 / 12 - 1}
+            row(content, "npo", seed)["scores"]["fur.forget_extraction_strength"]["high"] = 0.9
 
-    assert not check(board, better).faults
+    assert not check(board, unsure).faults
     verdict = check(board, lambda _: None, run)
     text = render_verdicts([verdict])
-    assert "npo seed 0, fur.forget_extraction_strength: value is 0.166" in text
-    assert "its cell has 0.25" in text
+    assert "npo seed 0, fur.forget_extraction_strength: high is 0.9, its cell has 0.5" in text
     assert "npo seed mean, fur.forget_extraction_strength: scores.fur" in text
     assert len(verdict.faults) == 3
 
@@ -290,6 +361,72 @@ def test_a_row_is_held_against_its_cells_status_weights_and_scores(board: Path, 
     assert f"grad_diff seed 0, {COLUMN}: its cell has a score there, it has none" in text
     assert "simnpo seed 0: its status is diverged, its cell's is failed" in text
     assert "noop seed 1: its cell is in none of the runs" in text
+
+
+def test_a_turned_column_that_agrees_with_itself_takes_the_cells(board: Path, run: Path) -> None:
+    """Every model's choices counted the other way round: 1 − x moves target, exact model and method
+    alike, so nothing in the file disagrees. The cells do.
+    """
+
+    def turn(content: dict[str, Any]) -> None:
+        for one in content["rows"]:
+            if one["scores"]:
+                own = one["scores"][COLUMN]
+                own |= {"value": 1 - own["value"], "low": 1 - own["high"], "high": 1 - own["low"]}
+                own["delta"] = None if own["delta"] is None else -own["delta"]
+
+    assert not check(board, turn).faults
+    text = render_verdicts([check(board, lambda _: None, run)])
+    assert f"npo seed 0, {COLUMN}: value is 0.75, its cell has 0.25" in text
+
+
+def test_the_direction_of_a_task_unknown_here_is_its_cells(
+    board: Path, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the cells only: what a task says that nobody has installed cannot be looked up."""
+    for place in ("validate", "check_rows", "check_scale"):
+        monkeypatch.setattr(f"unlearn_bench.board.{place}.list_protocols", dict)
+
+    def turn(content: dict[str, Any]) -> None:
+        next(one for one in content["columns"] if one["name"] == COLUMN)["direction"] = "higher"
+
+    assert not check(board, turn).faults
+    text = render_verdicts([check(board, lambda _: None, run)])
+    assert f"npo seed 0, {COLUMN}: it is higher in 'share', its cell has nearer_exact" in text
+
+
+def test_no_spread_is_no_fault_where_every_item_may_be_alike(board: Path) -> None:
+    """One answer to everything is as long in every item; a share of answers recited is k/T."""
+    alike = {"stderr": 0.0, "low": 0.25, "high": 0.25}
+
+    def one_answer(content: dict[str, Any]) -> None:
+        row(content)["scores"]["fur.forget_extraction_strength"].update(alike)
+        content["rows"] = [one for one in content["rows"] if one["seed"] != "mean"]
+
+    assert not check(board, one_answer).faults
+
+
+def test_a_row_with_a_scale_from_elsewhere_is_left_alone(board: Path) -> None:
+    """As a merged board keeps it, without its cells: nearly all its calibrated scores are off."""
+    content = read_json(board)
+    for told in row(content)["calibrated"].values():
+        told["value"] = told["value"] and told["value"] * 0.97
+    assert not list(check_scale(BoardFile.model_validate(content)))
+
+
+def test_a_board_that_we_write_steers_no_screen(tmp_path: Path) -> None:
+    """Whatever a reason, a note or a failing library says: shown in all three files."""
+    said = "weights\x1b[2J not\u202e found"
+    written = write_run(tmp_path, ("noop", "exact_unlearning", "npo"), notes=[said])
+    board = read_json(written)
+    board["rows"][-1] |= {"reason": said}
+    written.write_text(json.dumps(board))
+    for path in write_board(read_board(written), tmp_path / "again"):
+        text = path.read_text(encoding="utf-8")
+        assert visible(text) == text
+        assert "\\u001b" not in text
+        assert "weights␛[2J not⟨U+202E⟩ found" in text.replace("\\[", "[")
+    assert not validate([tmp_path / "again" / "quick.json"])[0].faults
 
 
 def test_the_command_ends_with_0_1_or_2_and_speaks_json(board: Path, tmp_path: Path) -> None:

@@ -8,21 +8,23 @@ import json
 import math
 import random
 import re
-import shutil
-import subprocess
+import shlex
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from tests.unit import report_cells
 from tests.unit.report_cells import TENSORS, setting, write_cell
 from unlearn_bench.board.collect import collect
 from unlearn_bench.board.report import write_report
 from unlearn_bench.board.standing import stand
+from unlearn_bench.cli import app
 from unlearn_bench.compare.ranks import Rank
 from unlearn_bench.errors import UnlearnBenchError, UsageError
 from unlearn_bench.runs.finished import open_cell, read_cells
@@ -501,29 +503,59 @@ def test_facts_say_who_still_knows(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def _chromium() -> str:
-    found = shutil.which("chromium") or shutil.which("chromium-browser")
-    if found is None:
-        pytest.skip("no chromium here: what a browser runs is not tried")
-    return found
+def commands(text: str) -> list[str]:
+    """Those of the board's rows, as they are copied."""
+    board = text[text.index('<table class="board"') : text.index("Every metric")]
+    return [unescape(one) for one in re.findall(r'<code class="command">(.*?)</code>', board)]
 
 
-def test_a_real_browser_runs_no_hostile_script_and_sorts(tmp_path: Path) -> None:
-    """The dumped document is what the browser made of the page: had one of the scripts run, its
-    title would say so; the page's own script has run, since the heads are buttons.
-    """
-    page = write_report([hostile_run(tmp_path / "run")], tmp_path / "page.html")
-    command = [
-        _chromium(), "--headless=new", "--no-sandbox", "--disable-gpu",
-        f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=2000", "--dump-dom",
-        page.as_uri(),
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, timeout=120, check=False)
-    shown = done.stdout.decode()
-    if not shown:
-        pytest.skip(f"chromium does not start here: {done.stderr[-200:]!r}")
-    title = re.search(r"<title>(.*?)</title>", shown, re.DOTALL)
-    assert title
-    assert title[1].endswith("unlearn-bench")
-    assert not title[1].startswith(SIGN)
-    assert '<button type="button">' in shown
+def test_every_row_leads_to_its_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a link on the page, and by a command that does what it says: one per seed."""
+    run = tmp_path / "a run's"
+    small_run(run, 2)
+    write_cell(run, "method_0", 1, says="of another seed", minute=9)
+    write_cell(run, "broken", status="failed", reason="x", minute=10)
+    monkeypatch.chdir(tmp_path)
+    text = read(write_report([run]))
+    page = Page(text)
+    assert sorted(page.values("id")).count("m2-samples") == 1
+    assert {f"#m{number}-samples" for number in range(4)} <= set(page.values("href"))
+    shown = []
+    for command in commands(text):
+        program, *arguments = shlex.split(command)
+        assert program == "unlearn-bench"
+        result = CliRunner().invoke(app, [*arguments, "--limit", "1"])
+        assert result.exit_code == 0
+        shown.append(result.output.split(",")[0])
+    assert sorted(shown) == sorted(
+        ["noop seed 0", "exact_unlearning seed 0", "method_0 seed 0", "method_0 seed 1",
+         "method_1 seed 0"]
+    )  # fmt: skip
+    assert "in the folder where this report was made" in text
+    broken = text[text.index("Without scores") :].split("</table>")[0]
+    assert '<span class="none">none</span>' in broken
+
+
+def test_a_command_names_no_folder_of_the_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Made from elsewhere it is for the page's folder; of a page apart it leaves the run out."""
+    run = small_run(tmp_path / "secret" / "run")
+    (tmp_path / "away").mkdir()
+    monkeypatch.chdir(tmp_path / "away")
+    beside = read(write_report([run]))
+    assert "in the folder of this page" in beside
+    assert all(one.startswith("unlearn-bench show . ") for one in commands(beside))
+    apart = read(write_report([run], tmp_path / "away" / "page.html"))
+    assert all(one.startswith("unlearn-bench show RUN ") for one in commands(apart))
+    assert "secret" not in beside + apart
+
+
+def test_a_cell_that_was_asked_and_not_judged_shows_its_samples_too(tmp_path: Path) -> None:
+    small_run(tmp_path)
+    folder = write_cell(tmp_path, "partly", minute=5)
+    record = open_cell(folder).record
+    write_record(folder, replace(record, status="failed", reason="no scorer"))
+    text = read(write_report([tmp_path]))
+    lost = text[text.index("Without scores") :].split("</table>")[0]
+    assert record.key[:16] in lost

@@ -7,6 +7,8 @@ groups is biased upwards, and calibrated and overall scores are cut before they 
 from __future__ import annotations
 
 import math
+import re
+import statistics
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
@@ -22,15 +24,17 @@ from unlearn_bench.board.board_file import (
 from unlearn_bench.board.entries import VARIANT
 from unlearn_bench.board.faults import Fault, place_of
 from unlearn_bench.board.table import MEAN
-from unlearn_bench.compare.calibrate import Calibrated
+from unlearn_bench.compare.calibrate import OPEN_ENDED, Calibrated
 from unlearn_bench.compare.overall import FORMULA, KEEP, overall
-from unlearn_bench.protocols.catalog import list_protocols
+from unlearn_bench.protocols.catalog import Metric, list_protocols
 from unlearn_bench.registry import list_cards
 from unlearn_bench.runs.plan import role_of
 from unlearn_bench.schema import SCORED
 
 SHARE = "share"
 BIASED = ("group_max", "group_gap")
+# Metrics of ours that give every item 0 or 1, beside the verdicts of a judge.
+YES_OR_NO = re.compile(r"(.+_)?(choice_acc|efficacy|generalization|mc1|exact_match_\w+)")
 CLOSE = 1e-9  # relative and absolute: sums in another order
 NEWER = "validate it with the version that wrote it, or merge the run's folder with this one"
 ASK = "ask who wrote it for the run's folder, and: unlearn-bench board validate FILE --run RUN"
@@ -63,6 +67,8 @@ def check_rows(content: BoardFile) -> Iterator[Fault]:
         for name, score in row.scores.items():
             for what in _score(score, columns[name], name in biased):
                 yield Fault(what, ASK, place, name)
+            if row.seed != MEAN:
+                yield from _too_sure(row, name, score, _metric(columns[name]))
         yield from _calibrated(row)
         yield from _overall(row, content)
         if row.seed == MEAN:
@@ -70,6 +76,12 @@ def check_rows(content: BoardFile) -> Iterator[Fault]:
             yield from _mean(row, [one for one in own if one.scores])
         else:
             yield from _against_target(row, targets.get(row.seed))
+
+
+def _metric(column: ColumnPart) -> Metric | None:
+    """As the task defines it; None where nobody here does."""
+    known = list_protocols().get(column.task)
+    return known.metrics.get(column.metric) if known else None
 
 
 def _is_against_exact(column: ColumnPart) -> bool:
@@ -122,6 +134,31 @@ def _score(score: ScorePart, column: ColumnPart, biased: bool) -> Iterator[str]:
         yield f"a share is {value}"
 
 
+def _too_sure(row: RowPart, name: str, score: ScorePart, metric: Metric | None) -> Iterator[Fault]:
+    """No spread where there must be some.
+
+    Most metrics may have none: every item alike, such as the one sentence of a model that refuses
+    everything. Two kinds cannot. Where every item is 0 or 1 the interval of one seed is Wilson's,
+    which is a point for no number of items. And texts of unlike lengths are not all as likely per
+    word or byte, under whatever model; its own texts may be, where it writes the same every time.
+    """
+    if metric is None or score.low is None or not _same(score.low, to_float(score.high)):
+        return
+    shares = metric.reduce == "mean" and _says_yes_or_no(name.rpartition(".")[2], metric)
+    prose = metric.reduce in OPEN_ENDED and not metric.under_target
+    if score.n > 1 and (shares or prose):
+        what = (
+            f"its interval is the one point {score.low} and its standard error {score.stderr}, "
+            f"which {score.n} {'items of 0 or 1' if shares else 'texts'} never give"
+        )
+        yield Fault(what, ASK, place_of(row), name)
+
+
+def _says_yes_or_no(name: str, metric: Metric) -> bool:
+    verdict = metric.judge in ("any_above", "any_at_least") or bool(metric.guard)
+    return verdict or YES_OR_NO.fullmatch(name) is not None
+
+
 def _biased(columns: Sequence[ColumnPart]) -> set[str]:
     """Also those of a task that nobody here knows: their reduction may be such a one."""
     known = list_protocols()
@@ -134,11 +171,17 @@ def _biased(columns: Sequence[ColumnPart]) -> set[str]:
 
 def _against_target(row: RowPart, target: RowPart | None) -> Iterator[Fault]:
     """Deltas are the differences that they say, and all were asked as many items."""
-    if target is None or row is target:
+    if row is target:
+        return
+    if target is None or not target.scores:
+        yield from _without_target(row)
         return
     for name, score in row.scores.items():
         there = target.scores.get(name)
         if there is None:
+            if score.delta is not None:
+                what = f"its delta is {score.delta}, and the target has no score there"
+                yield Fault(what, ASK, place_of(row), name)
             continue
         asked = [one.n + one.missing for one in (score, there)]
         if all(asked) and asked[0] != asked[1]:
@@ -151,6 +194,16 @@ def _against_target(row: RowPart, target: RowPart | None) -> Iterator[Fault]:
             yield Fault(what, ASK, place_of(row), name)
 
 
+def _without_target(row: RowPart) -> Iterator[Fault]:
+    """The first number of the row that takes a target's, of which the board has no scores."""
+    deltas = [name for name, score in row.scores.items() if score.delta is not None]
+    scaled = [name for name, one in row.calibrated.items() if one.value is not None]
+    traced = [f"trace.{kind}" for kind, value in row.trace.items() if value is not None]
+    for name in [*deltas, *scaled, *traced][:1]:
+        what = f"it is relative to the target, and no target row of seed {row.seed} has scores"
+        yield Fault(what, ASK, place_of(row), name)
+
+
 def _same(told: Figure, expected: float) -> bool:
     found = to_float(told)
     if math.isnan(found) or math.isnan(expected):
@@ -159,8 +212,8 @@ def _same(told: Figure, expected: float) -> bool:
 
 
 def _mean(row: RowPart, scored: Sequence[RowPart]) -> Iterator[Fault]:
-    """The mean over the seeds that have a value, and of their deltas where all have one; it names
-    the seeds with scores.
+    """The mean over the seeds that have a value, with its standard error, and of their deltas where
+    all have one; it names the seeds with scores.
     """
     if row.provenance.get("seeds", "") != " ".join(one.seed for one in scored):
         yield Fault("it names other seeds than those with scores", ASK, place_of(row), "seeds")
@@ -170,10 +223,24 @@ def _mean(row: RowPart, scored: Sequence[RowPart]) -> Iterator[Fault]:
         if not _same(score.value, sum(known) / len(known) if known else math.nan):
             what = f"its value {score.value} is not the mean of its seeds' values"
             yield Fault(what, ASK, place_of(row), name)
+        errors = [to_float(one.scores[name].stderr) for one in scored if name in one.scores]
+        expected = _error_of_mean(values, errors)
+        if not _same(score.stderr, expected):
+            what = f"its standard error is {score.stderr}, its seeds give {expected}"
+            yield Fault(what, ASK, place_of(row), name)
         told = [one.scores[name].delta if name in one.scores else None for one in scored]
         if not _same(score.delta, sum(map(to_float, told)) / len(told) if told else math.nan):
             what = f"its delta {score.delta} is not the mean of its seeds' deltas"
             yield Fault(what, ASK, place_of(row), name)
+
+
+def _error_of_mean(values: Sequence[float], errors: Sequence[float]) -> float:
+    """As docs/schema.md has it, over the seeds that have a value."""
+    known = [(v, e) for v, e in zip(values, errors, strict=True) if not math.isnan(v)]
+    if not known or not all(math.isfinite(value) for value, _ in known):
+        return math.nan
+    spread = statistics.variance([v for v, _ in known]) / len(known) if len(known) > 1 else 0.0
+    return math.sqrt(sum(error**2 for _, error in known) / len(known) + spread)
 
 
 def _calibrated(row: RowPart) -> Iterator[Fault]:

@@ -10,9 +10,11 @@ import csv
 import io
 import json
 import math
+from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 from unlearn_bench.board.table import COSTS, TUNING, Board, Column, Row, public_text
+from unlearn_bench.board.visible import visible
 from unlearn_bench.compare.overall import FORMULA, NOT_TUNED_ON
 from unlearn_bench.compare.trace import MEASURES
 
@@ -123,7 +125,16 @@ def render_json(board: Board) -> str:
         "trace": board.trace,
         "rows": [row_json(row) | summary_json(row) for row in board.rows],
     }
-    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(_inert(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _inert(part: Any) -> Any:
+    """With every text, names among them, as `visible` shows it."""
+    if isinstance(part, str):
+        return visible(part)
+    if isinstance(part, Mapping):
+        return {visible(name): _inert(value) for name, value in part.items()}
+    return [_inert(value) for value in part] if isinstance(part, list | tuple) else part
 
 
 def row_json(row: Row) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 from unlearn_bench.board.summary import overall_notes, trace_kinds, trace_notes
 from unlearn_bench.board.table import (
     ARROWS,
+    MEAN,
     Board,
     Row,
     best_methods,
@@ -18,8 +19,10 @@ from unlearn_bench.board.table import (
     signed,
     tuning_figures,
 )
+from unlearn_bench.board.visible import visible
 
 ASKED = "asked"  # hashes, for programs: they stand in the JSON
+DIGITS = 8  # of a cell's key
 TUNING_HEADS = ("tuning: best", "median", "trials")
 LABELS = {"target": " (target)", "exact": " (exact)", "control": " (control)", "method": ""}
 
@@ -33,14 +36,16 @@ def render_markdown(board: Board) -> str:
     names = [f"{column.name} {ARROWS[column.direction]}".strip() for column in columns]
     names += [f"trace.{kind} ↑" for kind in kinds]
     heads = ["method", *(["overall ↑"] if board.ranked else ()), *names, "edit s", "evaluate s"]
-    heads += TUNING_HEADS if tuned else ()
+    heads += [*(TUNING_HEADS if tuned else ()), "cells"]
     lines = [
         f"# {escape(board.model)}, suite {escape(board.suite)}",
         "",
         "± is the standard error. Bold: the best contender of a column; the target, exact and "
         "control rows are for comparison."
         + (" Rows stand by overall, with its 95 % interval." if board.ranked else "")
-        + (" Tuning: objectives on validation items, see docs/design/tuning.md." if tuned else ""),
+        + (" Tuning: objectives on validation items, see docs/design/tuning.md." if tuned else "")
+        + " All samples behind a row: `unlearn-bench show RUN CELL`, with the run's folder and one "
+        "of the row's cells.",
         "",
         table_line(heads),
         table_line(["---", *["---:"] * (len(heads) - 1)]),
@@ -54,11 +59,19 @@ def render_markdown(board: Board) -> str:
             cells.append(_bold(text, row.method in best[column.name]))
         cells += [signed(row.trace.get(kind)) for kind in kinds]
         cells += [_seconds(row, "edit_seconds"), _seconds(row, "evaluate_seconds")]
-        lines.append(table_line([*cells, *(tuning_figures(row) if tuned else ())]))
+        cells += [*(tuning_figures(row) if tuned else ()), _keys(board, row)]
+        lines.append(table_line(cells))
     lines += _notes(board)
     lines += _unfinished(rows)
     lines += ["", "## Measured under", "", *list_facts(board.protocol)]
     return "\n".join(lines) + "\n"
+
+
+def _keys(board: Board, row: Row) -> str:
+    """The first digits of the row's own key, or of those of its seeds that have samples."""
+    own = [one for one in board.rows if one.method == row.method] if row.seed == MEAN else [row]
+    keys = [one.provenance.get("cell_key", "")[:DIGITS] for one in own if one.scores]
+    return " ".join(f"`{key}`" for key in keys if key.isalnum()) or "–"
 
 
 def _bold(text: str, best: bool) -> str:
@@ -116,7 +129,8 @@ def table_line(cells: list[str]) -> str:
 
 
 def escape(text: str) -> str:
-    """The text with every mark that Markdown would read as its own."""
+    """The text with every mark that Markdown would read as its own, and what steers, shown."""
+    text = visible(text)
     for mark in "\\`*_|<>[]":
         text = text.replace(mark, f"\\{mark}")
     return text

@@ -17,6 +17,7 @@ from unlearn_bench.board.numbers import plain, shown
 from unlearn_bench.board.own_board import OVERALL, Calibrated
 from unlearn_bench.board.page import drawing, render_page
 from unlearn_bench.board.planes import Figure, draw_bars, draw_planes
+from unlearn_bench.board.reach import Reach, reach
 from unlearn_bench.board.standing import Standing, stand
 from unlearn_bench.board.table import ARROWS, ROLE_ORDER, Column, Row, public_text
 from unlearn_bench.compare.ranks import Rank
@@ -34,22 +35,28 @@ def write_report(runs: Sequence[Path], file: Path | None = None, suite: str = ""
     """
     found = read_cells(runs)
     cells = choose_setting(found.cells, suite)
-    page = render_page(report_content(found, cells, runs))
     path = file or runs[0] / FILE
+    page = render_page(report_content(found, cells, runs, reach(runs, path)))
     write_file(path, page.encode("utf-8", "backslashreplace"))
     return path
 
 
 def report_content(
-    found: Found, cells: Sequence[StoredCell], runs: Sequence[Path]
+    found: Found, cells: Sequence[StoredCell], runs: Sequence[Path], way: Reach
 ) -> dict[str, Any]:
-    """All that the template shows. cells: those of one setting; the others are only counted."""
+    """All that the template shows. cells: those of one setting; the others are only counted. way:
+    to their samples.
+    """
     name = model_name(runs, cells)
     all_of = collect(cells, runs, name)
     standing = stand(all_of)
     columns = all_of.board.shown_columns()
     anchors = {one.name: f"m{number}" for number, one in enumerate(all_of.entrants)}
     rows = all_of.board.shown_rows()
+    commands = {
+        one.name: {str(cell.seed): way.command(cell) for cell in one.cells}
+        for one in all_of.entrants
+    }
     return {
         "version": __version__,
         "model": name,
@@ -59,7 +66,12 @@ def report_content(
         "tasks": _spans(columns),
         "columns": [_head(column) for column in columns],
         "groups": _groups(rows, columns, standing, anchors),
-        "lost": [_named(row) | {"seed": row.seed} for row in _lost(all_of)],
+        "commands": {name: [one for one in own.values() if one] for name, own in commands.items()},
+        "commands_for": way.said,
+        "lost": [
+            _named(row) | {"seed": row.seed, "command": commands[row.method][row.seed]}
+            for row in _lost(all_of)
+        ],
         "incomplete": [_named(row) for row in rows if row.scores and row.reason],
         "names": [row.method for row in rows if row.scores],
         "full": _every_metric(all_of, standing),

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from unlearn_bench.board.visible import visible
 from unlearn_bench.compare.aggregate import delta, over_seeds
 from unlearn_bench.compare.calibrate import Calibrated
 from unlearn_bench.compare.overall import Overall
@@ -289,7 +290,9 @@ def _short(value: float) -> str:
 
 
 def public_text(text: str) -> str:
-    """One line without folders of this machine or host names: boards are committed and shared."""
+    """One line without folders of this machine or host names, and with what would steer a screen
+    shown: boards are committed and shared.
+    """
     text = re.sub(r"(https?://)[^\s/]+", r"\1…", text)
     text = re.sub(r"(?<![\w.:/…])~?/(?:[^\s/'\"<>]+/)+", "…/", text)
-    return " ".join(text.split())
+    return visible(" ".join(text.split()))

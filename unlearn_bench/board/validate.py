@@ -10,14 +10,22 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from unlearn_bench.board.board_file import BoardFile, RowPart, read_board_file, to_board
+from unlearn_bench.board.board_file import (
+    BoardFile,
+    ColumnPart,
+    RowPart,
+    read_board_file,
+    to_board,
+)
 from unlearn_bench.board.check_derived import check_derived
 from unlearn_bench.board.check_provenance import check_provenance
 from unlearn_bench.board.check_rows import check_rows
+from unlearn_bench.board.check_scale import check_scale
+from unlearn_bench.board.check_texts import check_texts
 from unlearn_bench.board.faults import AGAIN, Fault, place_of
 from unlearn_bench.board.files import FORMULA_STARTS, render_csv
 from unlearn_bench.board.table import MEAN
@@ -53,10 +61,11 @@ def _validate_file(file: Path, cells: Sequence[StoredCell], runs: Sequence[Path]
         content = read_board_file(file)
     except CorruptDataError as error:
         return Verdict(file, (Fault(error.what, error.next_step),))
-    faults = [*check_columns(content), *check_provenance(content)]
+    faults = [*check_texts(content), *check_columns(content), *check_provenance(content)]
     readable = not any(fault.stops for fault in faults)
     if readable:
         faults += check_rows(content)
+        faults += check_scale(content)
         faults += _check_csv(content, file.with_suffix(".csv"))
     if runs:
         faults += _check_cells(content, {cell.record.key: cell for cell in cells})
@@ -140,7 +149,8 @@ def _is_number(text: str) -> bool:
 
 
 def _check_cells(content: BoardFile, cells: dict[str, StoredCell]) -> Iterator[Fault]:
-    """Every row's status, weights and scores are those of its cell."""
+    """Every row's status, weights and scores are those of its cell, read in its direction."""
+    columns = {column.name: column for column in content.columns}
     for row in content.rows:
         if row.seed == MEAN:
             continue
@@ -153,6 +163,7 @@ def _check_cells(content: BoardFile, cells: dict[str, StoredCell]) -> Iterator[F
             yield Fault(what, AGAIN, place_of(row))
         elif cell.scored:
             yield from _differing_scores(row, cell)
+            yield from _differing_columns(row, cell, columns)
 
 
 def _stored_columns(cells: Sequence[StoredCell]) -> dict[str, set[str]]:
@@ -177,6 +188,17 @@ def _differing_scores(row: RowPart, cell: StoredCell) -> Iterator[Fault]:
             if ours != theirs:
                 what = f"{part} is {ours}, its cell has {theirs}"
                 yield Fault(what, AGAIN, place_of(row), name)
+
+
+def _differing_columns(
+    row: RowPart, cell: StoredCell, columns: Mapping[str, ColumnPart]
+) -> Iterator[Fault]:
+    """Of a task that nobody here knows only the cell can say which end is the better one."""
+    for score in cell.scores:
+        column = columns.get(f"{score.task}.{score.metric}")
+        if column and (column.direction, column.unit) != (score.direction, score.unit):
+            what = f"it is {column.direction} in {column.unit!r}, its cell has {score.direction}"
+            yield Fault(f"{what} in {score.unit!r}", AGAIN, place_of(row), column.name)
 
 
 def _written(value: float | int) -> float | int | str | None:

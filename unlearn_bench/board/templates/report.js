@@ -18,7 +18,7 @@ for (const table of document.querySelectorAll("table.board")) {
 function sortRows(body, place, asText, down) {
   const value = (row) => {
     const cell = row.cells[place];
-    if (asText) return cell.textContent;
+    if (asText) return cell.querySelector("a").textContent;
     return cell.dataset.v === undefined ? NaN : Number(cell.dataset.v);
   };
   const order = (one, other) => {
@@ -32,11 +32,11 @@ function sortRows(body, place, asText, down) {
     lost(one) || lost(other) ? order(one, other) : down ? order(other, one) : order(one, other));
   body.append(...rows);
 }
-// A link to a method opens its fold.
+// A link to a method, or to its samples, opens its fold.
 function openFold() {
   const goal = location.hash.length > 1 && document.getElementById(location.hash.slice(1));
   const fold = goal && goal.closest("details");
-  if (fold) { fold.open = true; fold.scrollIntoView(); }
+  if (fold) { fold.open = true; (goal.matches("h4") ? goal : fold).scrollIntoView(); }
 }
 addEventListener("hashchange", openFold);
 openFold();
