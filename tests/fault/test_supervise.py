@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import os
+import pty
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -95,9 +99,9 @@ def deadly(context: EditContext) -> dict[str, object]:
 
 
 def start(
-    output: Path, does: dict[str, str], limit: float = 0, before: str = ""
+    output: Path, does: dict[str, str], limit: float = 0, before: str = "", **how: Any
 ) -> subprocess.Popen[str]:
-    """A supervised run. does: what happens while a cell is asked, by method."""
+    """A supervised run. does: what happens while a cell is asked, by method. how: for Popen."""
     program = before + "\n" + CHILD.replace("DOES", repr(does))
     return subprocess.Popen(
         [sys.executable, "-c", PARENT, str(output), program, str(limit)],
@@ -105,6 +109,7 @@ def start(
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stderr=subprocess.PIPE,
         text=True,
+        **how,
     )
 
 
@@ -221,6 +226,30 @@ def test_a_signal_to_the_parent_reaches_the_child(tmp_path: Path, number: signal
     process.send_signal(number)
     process.communicate(timeout=30)
     assert process.returncode == 130
+    assert not psutil.pid_exists(child)
+    assert statuses(tmp_path, "npo") == ["success", "cancelled", "none"]
+
+
+@pytest.mark.parametrize("presses", [1, 2, 5])
+def test_ctrl_c_on_a_terminal(tmp_path: Path, presses: int) -> None:
+    """The terminal sends it to parent and child alike, as often as the key is pressed."""
+    keyboard, terminal = pty.openpty()
+    process = start(
+        tmp_path,
+        {"npo": "time.sleep(600)"},
+        stdin=terminal,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )
+    child = wait_for_second_cell(tmp_path, process)
+    for _ in range(presses):
+        os.write(keyboard, b"\x03")
+        time.sleep(0.1)
+    said = process.communicate(timeout=30)[1]
+    os.close(keyboard)
+    os.close(terminal)
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
     assert not psutil.pid_exists(child)
     assert statuses(tmp_path, "npo") == ["success", "cancelled", "none"]
 
