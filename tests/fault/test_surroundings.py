@@ -1,5 +1,5 @@
-"""What the machine around a run may be like: read only, with a clock that jumps, in another
-language, with files from another system. The command and its processes are real.
+"""What the machine around a run may be like: read only, without a network, with a clock that jumps,
+in another language, with files from another system. The command and its processes are real.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ Command = Callable[..., "subprocess.CompletedProcess[bytes]"]
 # ----- what is injected
 
 PR_CAPBSET_DROP, OVERRIDES = 24, (1, 2)  # linux/prctl.h, linux/capability.h: CAP_DAC_*
+CLONE_NEWNET = 0x40000000  # linux/sched.h
 # The wall clock goes back by ten days with every reading; the clock of durations is left alone.
 CLOCK = """
 #define _GNU_SOURCE
@@ -47,6 +48,22 @@ def obeying_permissions() -> None:
     for capability in OVERRIDES:
         if ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) and os.geteuid() == 0:
             raise OSError("prctl")
+
+
+def without_network() -> None:
+    """Between fork and exec: no interface from now on, not even this machine's own."""
+    if ctypes.CDLL(None).unshare(CLONE_NEWNET):
+        raise OSError("unshare")
+
+
+@pytest.fixture
+def no_network() -> Callable[[], None]:
+    """`without_network`, where the system lets this user do it."""
+    try:
+        subprocess.run(["true"], preexec_fn=without_network, check=True)
+    except subprocess.SubprocessError:
+        pytest.skip("only root may take the network away")
+    return without_network
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +168,32 @@ def test_a_finished_run_can_be_read_where_nothing_can_be_written(
     finally:
         for folder in folders:
             folder.chmod(0o755)
+
+
+# ----- no network
+
+
+def test_without_a_network_a_run_that_has_everything_is_the_same(
+    command: Command, usual: Path, tmp_path: Path, no_network: Callable[[], None]
+) -> None:
+    done = evaluate(command, tmp_path, before=no_network)
+    assert done.returncode == 0, done.stderr
+    assert rows(tmp_path) == rows(usual)
+
+
+@pytest.mark.parametrize("told", [(), ("--offline",)])
+def test_without_a_network_what_is_missing_is_named_before_any_work(
+    command: Command, tmp_path: Path, no_network: Callable[[], None], told: tuple[str, ...]
+) -> None:
+    """Whether one said so or not; nothing is tried for minutes, nothing half of it is kept."""
+    home = {"UNLEARN_BENCH_CACHE": str(tmp_path / "cache"), "HF_HOME": str(tmp_path / "hub")}
+    asked = ("--methods", "noop", "--tasks", "realtoxicityprompts", "--output", str(tmp_path / "r"))
+    done = command("evaluate", *asked, *told, environment=home, before=no_network)
+    assert done.returncode == 3, done.stderr
+    assert b"no source has the data set 'realtoxicityprompts'" in done.stderr
+    assert b"--data FOLDER" in done.stderr
+    assert not (tmp_path / "r").exists()
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 # ----- a clock that jumps
