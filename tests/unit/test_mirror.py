@@ -15,6 +15,9 @@ from unlearn_bench.runs import store
 from unlearn_bench.runs.contract import CellResult
 from unlearn_bench.runs.execute import execute
 from unlearn_bench.runs.mirror import Mirror
+from unlearn_bench.runs.plan import Cell
+from unlearn_bench.runs.progress import Tick
+from unlearn_bench.schema import Sample
 
 URL = "memory://bucket/run"
 
@@ -127,6 +130,41 @@ def test_a_cell_that_was_judged_again_replaces_its_copy(tmp_path: Path) -> None:
     (taken,) = run(tmp_path / "two", steps, "npo")
     assert not steps.calls
     assert taken.record == second.record
+
+
+def fails(*methods: str) -> SmallSteps:
+    """Steps in which these are not answered."""
+    steps = SmallSteps()
+    answer = steps.evaluate
+
+    def evaluate(cell: Cell, checkpoint: Path, tick: Tick) -> tuple[list[Sample], object]:
+        if cell.method in methods:
+            raise ValueError("no answer")
+        return answer(cell, checkpoint, tick)
+
+    steps.evaluate = evaluate  # type: ignore[method-assign]
+    return steps
+
+
+def test_a_failure_takes_no_scores_from_the_mirror(tmp_path: Path) -> None:
+    """Another machine had finished the cell since this one looked."""
+    run(tmp_path / "one", SmallSteps(), "npo")
+    made = plan(tmp_path / "two", cell("npo"))
+    (failed,) = execute(made, lambda: fails("npo"), Screen(), (), Mirror(URL).keep)
+    assert failed.record.status == "failed"
+    steps = SmallSteps()
+    (result,) = run(tmp_path / "three", steps, "npo")
+    assert (result.record.status, steps.calls) == ("success", [])
+
+
+def test_what_failed_here_and_is_finished_there_is_taken_over(tmp_path: Path) -> None:
+    (failed,) = execute(plan(tmp_path / "two", cell("npo")), lambda: fails("npo"), Screen())
+    run(tmp_path / "one", SmallSteps(), "npo")
+    steps = SmallSteps()
+    (result,) = run(tmp_path / "two", steps, "npo")
+    assert (result.record.status, steps.calls) == ("success", [])
+    assert result.folder == failed.folder
+    assert not (result.folder / "traceback.txt").exists()
 
 
 def test_boards_are_copied_below_the_address(

@@ -7,8 +7,10 @@ record last: a copy that was cut short is no finished cell.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import posixpath
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,6 +20,23 @@ from unlearn_bench.runs.contract import CellResult
 from unlearn_bench.runs.plan import Plan
 from unlearn_bench.runs.store import RECORD, cell_folder
 from unlearn_bench.schema import SCORED
+
+# How far a cell came, by its status; 0 for all without scores, and less where there is no record.
+PROGRESS, NOTHING = {"success": 2, "incomplete": 1}, -1
+
+
+def _progress(record: bytes) -> int:
+    try:
+        return PROGRESS.get(json.loads(record)["status"], 0)
+    except (ValueError, KeyError, TypeError):
+        return NOTHING
+
+
+def _progress_here(folder: Path) -> int:
+    try:
+        return _progress((folder / RECORD).read_bytes())
+    except OSError:
+        return NOTHING
 
 
 class Mirror:
@@ -36,7 +55,7 @@ class Mirror:
             ) from error
 
     def take_over(self, plan: Plan) -> list[str]:
-        """Copy the plan's finished cells that are there and not here; return their labels.
+        """Copy the plan's cells that came further there than here; return their labels.
 
         Their files are checked when they are read, as those of any cell.
         """
@@ -45,7 +64,7 @@ class Mirror:
             for cell in plan.cells:
                 folder = cell_folder(plan.output, cell.key, cell.method, cell.seed)
                 there = posixpath.join(self.root, "cells", folder.name)
-                if not folder.exists() and self.files.exists(posixpath.join(there, RECORD)):
+                if self._progress(there) > _progress_here(folder):
                     self._fetch(there, folder)
                     taken.append(cell.label)
         return taken
@@ -55,17 +74,22 @@ class Mirror:
         with tempfile.TemporaryDirectory(dir=folder.parent) as unfinished:
             for path in self.files.ls(there, detail=False):
                 self.files.get_file(path, str(Path(unfinished) / posixpath.basename(path)))
+            shutil.rmtree(folder, ignore_errors=True)
             Path(unfinished).rename(folder)
             Path(unfinished).mkdir()  # for the context to remove
 
     def keep(self, result: CellResult) -> None:
-        """Copy a cell's files, but no checkpoint. What is there already is left as it is."""
+        """Copy a cell's files, but no checkpoint. What is there already is left as it is, and so is
+        a cell that came further there: a failure here takes no scores from anybody.
+        """
         if result.record.status not in SCORED and not os.path.exists(result.folder / RECORD):
             return  # its folder took no record
         names = sorted(path.name for path in result.folder.iterdir() if path.is_file())
         record = (result.folder / RECORD).read_bytes()
         there = posixpath.join(self.root, "cells", result.folder.name)
         with self._reached():
+            if self._progress(there) > PROGRESS.get(result.record.status, 0):
+                return
             self.files.makedirs(there, exist_ok=True)
             if self.files.exists(posixpath.join(there, RECORD)):
                 if self.files.cat_file(posixpath.join(there, RECORD)) == record:
@@ -73,6 +97,11 @@ class Mirror:
                 self.files.rm_file(posixpath.join(there, RECORD))
             for name in [*(name for name in names if name != RECORD), RECORD]:
                 self.files.put_file(str(result.folder / name), posixpath.join(there, name))
+
+    def _progress(self, there: str) -> int:
+        """Of the cell in this folder of the mirror, as its record says."""
+        path = posixpath.join(there, RECORD)
+        return _progress(self.files.cat_file(path)) if self.files.exists(path) else NOTHING
 
     def keep_files(self, files: Sequence[Path], below: Path) -> None:
         """Copy files to the same places below the address that they have in `below`."""
