@@ -71,12 +71,9 @@ boards: setup ## Write the committed boards anew: every method with three seeds 
 	  --tuned leaderboards/smollm2-135m/tuning/tuned.yaml \
 	  --output runs/quick --leaderboards leaderboards
 
-# Tests on tiny models keep to one core each, so two run side by side; those on real weights take
-# all cores and run alone.
+# Tests keep to one core each (tests/conftest.py), so two files run side by side.
 test: lint ## Everything: lint and all tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile \
-	  -m "not slow and not end_to_end and not gpu and not network"
-	$(BIN)/python -m pytest --durations=20 -m "(slow or end_to_end) and not gpu and not network"
+	$(BIN)/python -m pytest -n 2 --dist loadfile --durations=30 -m "not gpu and not network"
 
 test-fast: setup ## Unit, contract, fault and property tests, in five minutes
 	$(BIN)/python -m pytest -n 2 --dist loadfile \

@@ -2,27 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from unlearn_bench.errors import MissingDataError
 from unlearn_bench.models.open import OpenedModel, open_model
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _every_core() -> Iterator[None]:
-    """tests/conftest.py gives tiny models one thread; these have all cores, and nobody beside."""
-    cores = len(os.sched_getaffinity(0))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", str(cores))
-        before = torch.get_num_threads()
-        torch.set_num_threads(cores)
-        yield
-        torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
