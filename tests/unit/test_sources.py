@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
+import sys
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -191,6 +193,21 @@ class TestProbe:
         assert states["hub"].detail == "no route to host"
         assert states["package"].state == "fetch"
         assert not (tmp_path / "cache").exists()
+
+    def test_to_ask_leaves_setuptools_importable(self, tmp_path: Path) -> None:
+        """As vLLM imports it. `find_spec("pip")` would not."""
+        program = (
+            "from pathlib import Path\n"
+            "from unlearn_bench.data.options import SourceOptions\n"
+            "from unlearn_bench.data.sources import probe\n"
+            f"print(probe('realtoxicityprompts', SourceOptions(cache=Path({str(tmp_path)!r}))))\n"
+            "import setuptools\n"
+        )
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+        command = [sys.executable, "-c", program]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+        assert "to fetch with pip" in done.stdout
+        assert done.returncode == 0, done.stderr
 
     def test_offline_and_cached(self, tmp_path: Path) -> None:
         options = SourceOptions(offline=True, cache=tmp_path / "cache")

