@@ -169,7 +169,7 @@ def compare(ours: list[Answer], stock: list[Answer]) -> Iterator[tuple[str, int,
 
 
 def mean(answers: list[Answer], subtask: str, filter_name: str, metric: str) -> float:
-    """lm-eval's own aggregation of the two kinds that these tasks have."""
+    """lm-eval's own aggregation of the kinds that these tasks have."""
     values = [
         one["values"][metric]
         for one in answers
@@ -177,7 +177,8 @@ def mean(answers: list[Answer], subtask: str, filter_name: str, metric: str) -> 
     ]
     if isinstance(values[0], list | tuple):
         total, weight = (sum(float(pair[i]) for pair in values) for i in (0, 1))
-        return math.exp(-total / weight)
+        nats = -total / weight
+        return nats / math.log(2) if metric == "bits_per_byte" else math.exp(nats)
     return sum(map(float, values)) / len(values)
 
 
