@@ -37,10 +37,8 @@ from unlearn_bench.models.open import open_model
 from unlearn_bench.protocols.catalog import find_protocol
 
 TASKS = ("truthfulqa", "wikitext", "toxigen_classification", "gsm8k")
-# A page is a window of as many tokens as the model reads, each with the whole vocabulary's logits;
-# of a text that is written only the last token has them.
-BATCH = {"loglikelihood_rolling": 1, "generate_until": 64}
-OTHER_BATCH = 16
+# A page is a window of as many tokens as the model reads, each with the whole vocabulary's logits.
+BATCH, PAGES = 16, 1
 CLOSE = 1e-3  # nats per option; of a page, relative
 SHOWN = 60  # letters of a text that differs
 Answer = dict[str, Any]  # subtask, filter, item, prompt, likelihoods, texts, values
@@ -82,7 +80,8 @@ def answer_ours(engine: Engine, tasks: dict[str, Any]) -> list[Answer]:
 
 def answer_stock(folder: Path, tasks: dict[str, Any]) -> list[Answer]:
     """What unmodified lm-eval logs through its own transformers model, with the seed of ours."""
-    batch = min(BATCH.get(task.OUTPUT_TYPE, OTHER_BATCH) for task in tasks.values())
+    pages = any(task.OUTPUT_TYPE == "loglikelihood_rolling" for task in tasks.values())
+    batch = PAGES if pages else BATCH
     lm = get_model("hf")(pretrained=str(folder), dtype="float32", device="cpu", batch_size=batch)
     results = simple_evaluate(
         model=lm, tasks=list(tasks.values()), bootstrap_iters=0, fewshot_random_seed=1234

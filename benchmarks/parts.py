@@ -179,7 +179,7 @@ PARTS = {part.__name__: part for part in (sampling, prefixes, swap, start, score
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("parts", nargs="*", default=list(PARTS), choices=[[], *PARTS])
+    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--engine", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args()
@@ -189,7 +189,7 @@ def main() -> None:
         print(json.dumps(_engine_seconds(model)))
         return
     print(f"{'seconds':34}{'before':>9}{'after':>9}{'ratio':>8}")
-    for name in asked.parts:
+    for name in asked.parts or PARTS:
         for what, before, after in PARTS[name](model):
             print(f"{what:34}{before:9.3f}{after:9.3f}{before / after:8.1f}", flush=True)
 
