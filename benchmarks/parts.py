@@ -79,7 +79,8 @@ def sampling(model: OpenedModel) -> Iterator[Line]:
 
 def prefixes(model: OpenedModel) -> Iterator[Line]:
     loaded, tokenizer = load_model(model.folder)
-    rows = load_documents("truthfulqa_mini", SourceOptions(offline=True)).splits["test"][:QUESTIONS]
+    splits = load_documents("truthfulqa_mini", SourceOptions(offline=True)).splits
+    rows = next(iter(splits.values()))[:QUESTIONS]
     asked = [
         Request(
             tuple(tokenizer.encode(f"Q: {row['question']}\nA:")),

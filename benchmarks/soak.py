@@ -3,8 +3,9 @@
     python benchmarks/soak.py --output FOLDER [--cells N] [--engine E] [--target MODEL]
 
 Runs the main command on a tiny random Llama (or MODEL) with few items and many seeds, and looks
-every second at the process that computes: its resident memory, open files and children. Prints
-them for each quarter of the cells, as medians, and what is left when the command has ended.
+every second at the process that computes: its resident memory, open files and children. A run goes
+through the seeds of one method after another, so it prints them for both halves of each method's
+cells, as medians, and what is left when the command has ended.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ SMALL = (
     "--tasks", "fur,toxigen_mini", "--limit", "13", "--dtype", "float32",
     "--scorer", "profanity_check", "--offline",
 )  # fmt: skip
-QUARTERS = 4
+HALVES = 2
 
 
 @dataclass(frozen=True)
@@ -76,10 +77,11 @@ def watch(process: subprocess.Popen[bytes], run: Path) -> Iterator[Look]:
         yield look
 
 
-def print_quarters(looks: list[Look], cells: int) -> None:
+def print_halves(looks: list[Look], cells: int) -> None:
+    parts = HALVES * len(METHODS)
     print(f"{'cells':>11}{'s per cell':>12}{'MB':>9}{'files':>7}{'children':>10}")
-    for quarter in range(QUARTERS):
-        first, last = (math.floor(cells * part / QUARTERS) for part in (quarter, quarter + 1))
+    for part in range(parts):
+        first, last = (math.floor(cells * end / parts) for end in (part, part + 1))
         own = [look for look in looks if first <= look.cells < last]
         if len(own) < 2:
             print(f"{first:5}-{last:5}   too short to be seen")
@@ -120,7 +122,7 @@ def main() -> None:
     with (asked.output / "log.txt").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
         looks = list(watch(process, run))
-    print_quarters(looks, seeds * len(METHODS))
+    print_halves(looks, seeds * len(METHODS))
     for line in left_over(before, run) or ["nothing is left: no process, no model"]:
         print(line)
     print(f"exit code {process.returncode}; log in {asked.output / 'log.txt'}")
