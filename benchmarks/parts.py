@@ -41,6 +41,7 @@ from unlearn_bench.engine.token_tree import Request
 from unlearn_bench.engine.vllm_engine import ENVIRONMENT, VllmEngine
 from unlearn_bench.models.load import load_model
 from unlearn_bench.models.open import OpenedModel, open_model
+from unlearn_bench.protocols.catalog import find_protocol
 from unlearn_bench.runs.judge import load_judges, scorer_candidates
 from unlearn_bench.runs.store import read_samples, write_samples
 from unlearn_bench.schema import Sample
@@ -140,7 +141,8 @@ def _texts() -> list[str]:
 
 
 def scorer(model: OpenedModel) -> Iterator[Line]:
-    judge, _ = load_judges([scorer_candidates("embedded")], None, {}, False)
+    judged = {"toxigen_mini": find_protocol("toxigen_mini")}
+    judge, _ = load_judges([scorer_candidates("embedded")], None, judged, False)
     texts, own = _texts(), cast(Any, judge.scorer)  # a dataclass
     after = best(lambda: own.score(texts))
     for size in (1, 8):
