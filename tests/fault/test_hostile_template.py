@@ -98,3 +98,14 @@ def test_one_that_hides_the_question_gives_no_number(
 
 def test_a_task_in_plain_text_does_not_care(opened: Callable[[str], Engine]) -> None:
     assert evaluate(opened("Hello."), build_tasks(1, "toxigen_mini"), seed=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("chat_template.jinja", b"\xff\xfe"), ("tokenizer_config.json", b"[]")]
+)
+def test_one_that_cannot_be_read_is_named(with_template: Made, name: str, content: bytes) -> None:
+    folder = with_template(HONEST)
+    (folder / "chat_template.jinja").unlink()
+    (folder / name).write_bytes(content)
+    with pytest.raises(CorruptDataError, match="chat template cannot be read"):
+        open_model(str(folder))

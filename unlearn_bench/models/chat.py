@@ -15,13 +15,22 @@ CONVERSATION = [{"role": "user", "content": QUESTION}]
 
 
 def read_template(folder: Path) -> str:
-    """The chat template's text, "" for a model without one; several named ones as JSON."""
-    file = folder / TEMPLATE_FILE
-    if file.is_file():
-        template: object = file.read_text(encoding="utf-8")
-    else:
-        config = folder / "tokenizer_config.json"
-        template = read_json(config).get("chat_template") if config.is_file() else None
+    """The chat template's text, "" for a model without one; several named ones as JSON.
+
+    Raises CorruptDataError for files that are not UTF-8, or not what a tokenizer writes.
+    """
+    file, config = folder / TEMPLATE_FILE, folder / "tokenizer_config.json"
+    try:
+        if file.is_file():
+            template: object = file.read_text(encoding="utf-8")
+        else:
+            template = read_json(config).get("chat_template") if config.is_file() else None
+    except (UnicodeDecodeError, AttributeError) as error:
+        raise CorruptDataError(
+            f"the chat template cannot be read: {error}",
+            where=str(folder),
+            next_step="fetch or write the model's tokenizer files again",
+        ) from error
     if not template:
         return ""
     return template if isinstance(template, str) else json.dumps(template, sort_keys=True)
