@@ -78,13 +78,20 @@ def answer_ours(engine: Engine, tasks: dict[str, Any]) -> list[Answer]:
     ]
 
 
-def answer_stock(folder: Path, tasks: dict[str, Any]) -> list[Answer]:
-    """What unmodified lm-eval logs through its own transformers model, with the seed of ours."""
+def answer_stock(folder: Path, tasks: dict[str, Any], cache: Path) -> list[Answer]:
+    """What unmodified lm-eval logs through its own transformers model, with the seed of ours.
+
+    cache: lm-eval's own cache of responses; hours of batches outlive a process that ended.
+    """
     pages = any(task.OUTPUT_TYPE == "loglikelihood_rolling" for task in tasks.values())
     batch = PAGES if pages else BATCH
     lm = get_model("hf")(pretrained=str(folder), dtype="float32", device="cpu", batch_size=batch)
     results = simple_evaluate(
-        model=lm, tasks=list(tasks.values()), bootstrap_iters=0, fewshot_random_seed=1234
+        model=lm,
+        tasks=list(tasks.values()),
+        bootstrap_iters=0,
+        fewshot_random_seed=1234,
+        use_cache=str(cache),
     )
     assert results is not None
     return [
@@ -224,7 +231,7 @@ def answer_one(arguments: argparse.Namespace) -> None:
     tasks = load({arguments.one: arguments.limit}, sources)
     model = open_model(arguments.model)
     if arguments.side == "stock":
-        answers = answer_stock(model.folder, tasks)
+        answers = answer_stock(model.folder, tasks, arguments.output.with_suffix(""))
     else:
         engine = open_engine(arguments.engine, "float32")
         engine.load(model.folder, model.fingerprint)

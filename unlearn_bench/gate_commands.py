@@ -210,17 +210,20 @@ def _allowed(request: GateRequest, baseline: Baseline) -> list[str]:
 
     _refuse_limited(request, "the baseline", baseline.side)
     now = source_tree()
-    notes = [f"source: commit {now.commit or 'unknown, no git tree'}"]
+    notes = [f"source: commit {now.commit or 'unknown'}"]
     made = baseline.tree
     if made is None:
         notes.append("the baseline is a run, which does not record the state of the source")
-    for dirty, what in (
-        (now.dirty, "the source that runs here differs from its commit"),
-        (made is not None and made.dirty, "the baseline was written by changed source"),
-    ):
-        if dirty and not request.allow_dirty:
-            raise UsageError(what, next_step="commit or undo the changes, or add --allow-dirty")
-        notes += [what] if dirty else []
+    for tree, whose in ((now, "the source that runs here"), (made, "the baseline's source")):
+        if tree is None or not tree.dirty:
+            continue
+        mute = not tree.commit
+        what = f"git could not say whether {whose} is" if mute else f"{whose} is not"
+        what += " that of its commit"
+        if not request.allow_dirty:
+            step = "see what `git status` says there" if mute else "commit or undo the changes"
+            raise UsageError(what, next_step=f"{step}, or add --allow-dirty")
+        notes.append(what)
     return notes
 
 

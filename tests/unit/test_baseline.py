@@ -133,7 +133,7 @@ def test_init_refuses_what_is_limited_changed_failed_or_too_small(
         str(tmp_path / "run"), "--rules", str(tmp_path / "gate" / "gate.yaml"),
     )  # fmt: skip
     assert refused.exit_code == 2
-    assert "the baseline was written by changed source" in refused.output
+    assert "the baseline's source is not that of its commit" in refused.output
 
 
 def test_a_metric_without_values_gets_no_rule(tmp_path: Path) -> None:

@@ -235,7 +235,17 @@ def test_changed_source_needs_a_flag_and_is_marked(
     assert "--allow-dirty" in refused.output
     taken = gate.run(gate.baseline, "--allow-dirty", "--json")
     assert taken.exit_code == 0
-    assert "differs from its commit" in str(json.loads(taken.stdout)["notes"])
+    assert "is not that of its commit" in str(json.loads(taken.stdout)["notes"])
+
+
+def test_source_that_git_cannot_read_needs_the_flag_too(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unlearn_bench.runs.tree.source_tree", lambda: Tree(dirty=True))
+    refused = gate.run(gate.baseline)
+    assert refused.exit_code == 2
+    assert "git could not say" in refused.output
+    assert gate.run(gate.baseline, "--allow-dirty").exit_code == 0
 
 
 def test_a_fault_of_the_gate_itself_is_no_regression(

@@ -198,7 +198,7 @@ def test_seeds_are_one_row_with_its_own_interval(tmp_path: Path) -> None:
         for seed in (0, 1):
             write_cell(tmp_path, method, seed)
     text = read(write_report([tmp_path]))
-    assert text.count("<small>seeds 0 1</small>") == 2
+    assert text.count("<small>seeds 0, 1</small>") == 2
     row = text[text.index('href="#m1"') :].split("</tr>")[0]
     assert 'class="ci"' in row
 

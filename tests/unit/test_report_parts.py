@@ -10,7 +10,7 @@ import pytest
 
 from unlearn_bench.board.heat import LEVELS, map_changes, split_name
 from unlearn_bench.board.labels import place_labels
-from unlearn_bench.board.numbers import brief, plain, shown
+from unlearn_bench.board.numbers import brief, plain, shown, spans
 from unlearn_bench.board.plots import Axis, Bar, Point, draw_differences, draw_plane, front_of
 from unlearn_bench.board.svg import fit_for_page
 from unlearn_bench.board.table import Column
@@ -148,6 +148,20 @@ def test_what_the_page_would_ignore_becomes_attributes() -> None:
 )  # fmt: skip
 def test_numbers_for_people(value: float, text: str) -> None:
     assert shown(value) == text
+
+
+@pytest.mark.parametrize(
+    ("seeds", "text"),
+    [
+        ([], ""),
+        ([3], "3"),
+        ([1, 0], "0, 1"),
+        ([2, 0, 1], "0–2"),
+        ([9, 0, 1, 2, 3, 5, 6], "0–3, 5, 6, 9"),
+    ],
+)
+def test_seeds_in_a_row_are_told_by_their_ends(seeds: list[int], text: str) -> None:
+    assert spans(seeds) == text
 
 
 def test_structures_in_words() -> None:

@@ -50,6 +50,19 @@ def test_a_package_installed_inside_anothers_tree_has_none(package: Path) -> Non
     assert source_tree() == Tree()
 
 
-def test_without_git_there_is_none(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tree_that_git_cannot_read_is_not_clean(
+    package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container whose checkout is another user's, or without git."""
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    assert source_tree() == Tree(dirty=True)
+    monkeypatch.delenv("GIT_TEST_ASSUME_DIFFERENT_OWNER")
+    monkeypatch.setenv("PATH", "")
+    assert source_tree() == Tree(dirty=True)
+
+
+def test_an_installed_package_needs_no_git(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (package / ".git").rename(package.parent / "elsewhere")
+    assert source_tree() == Tree()
     monkeypatch.setenv("PATH", "")
     assert source_tree() == Tree()

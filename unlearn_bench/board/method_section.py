@@ -10,7 +10,7 @@ from typing import Any
 from unlearn_bench.board.collect import Collection, Entrant
 from unlearn_bench.board.excerpts import list_excerpts, list_facts
 from unlearn_bench.board.heat import CELL, HeatMap, map_changes
-from unlearn_bench.board.numbers import brief, plain, shown
+from unlearn_bench.board.numbers import brief, plain, shown, spans
 from unlearn_bench.board.own_board import Told
 from unlearn_bench.board.table import public_text
 
@@ -68,7 +68,7 @@ def _line(account: Mapping[str, Any]) -> str:
 
 
 def _costs(entrant: Entrant, account: Mapping[str, Any]) -> list[tuple[str, str]]:
-    seeds = ("seeds", ", ".join(str(cell.seed) for cell in entrant.scored))
+    seeds = ("seeds", spans(cell.seed for cell in entrant.scored))
     if not account:  # a cell that another program wrote
         return [seeds]
     changes = account.get("changes", ())

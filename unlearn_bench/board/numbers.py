@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 ROUNDING = 1e-12  # below which a number is the rounding error of a zero
@@ -24,6 +24,18 @@ def shown(value: float | int) -> str:
 def brief(value: float) -> str:
     """Three digits that count, whatever the size."""
     return f"{value:.3g}".replace("-", "−")
+
+
+def spans(values: Iterable[int]) -> str:
+    """Whole numbers, three or more in a row as their ends: "0–4, 7, 9"."""
+    runs: list[list[int]] = []
+    for value in sorted(set(values)):
+        if runs and value == runs[-1][-1] + 1:
+            runs[-1].append(value)
+        else:
+            runs.append([value])
+    parts = [[f"{run[0]}–{run[-1]}"] if len(run) > 2 else map(str, run) for run in runs]
+    return ", ".join(part for some in parts for part in some)
 
 
 def plain(value: Any) -> str:

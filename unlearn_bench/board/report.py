@@ -13,7 +13,7 @@ from unlearn_bench.board.collect import Collection, collect
 from unlearn_bench.board.excerpts import RULE
 from unlearn_bench.board.heat import count_layers, weight_norms
 from unlearn_bench.board.method_section import Model, method_section
-from unlearn_bench.board.numbers import plain, shown
+from unlearn_bench.board.numbers import plain, shown, spans
 from unlearn_bench.board.own_board import OVERALL, Calibrated
 from unlearn_bench.board.page import drawing, render_page
 from unlearn_bench.board.planes import Figure, draw_bars, draw_planes
@@ -111,7 +111,7 @@ def _summary(found: Collection) -> str:
         f"{n} {word}{'' if n == 1 else 's'}" for word, n in counts.items() if n or word == "method"
     ]
     seeds = sorted({cell.seed for one in scored for cell in one.scored})
-    parts.append(f"seed{'' if len(seeds) == 1 else 's'} {', '.join(map(str, seeds))}")
+    parts.append(f"seed{'' if len(seeds) == 1 else 's'} {spans(seeds)}")
     if lost := sum(not cell.scored for one in found.entrants for cell in one.cells):
         parts.append(f"{lost} cell{'' if lost == 1 else 's'} without scores")
     return "; ".join(parts) + "."
@@ -154,7 +154,7 @@ def _groups(
                 for c in columns
             ]
             cells += [_cost(row, "edit_seconds", 1.0), _cost(row, "peak_memory_bytes", 1e9)]
-            seeds = row.provenance.get("seeds", "")
+            seeds = spans(map(int, row.provenance.get("seeds", "").split()))
             lines.append(
                 _named(row)
                 | {

@@ -16,7 +16,10 @@ SECONDS = 20.0  # what git may take
 
 @dataclass(frozen=True)
 class Tree:
-    """commit: "" where the package is installed and no git tree. dirty: changed since that."""
+    """commit: "" where the package is installed and no git tree, or git does not say.
+
+    dirty: changed since that commit, or a git tree of which nobody can say whether it was.
+    """
 
     commit: str = ""
     dirty: bool = False
@@ -24,8 +27,10 @@ class Tree:
 
 def source_tree() -> Tree:
     """The state of the git tree that the running package lies in, if it does."""
-    if _git("ls-files", "--error-unmatch", "__init__.py") is None:  # a venv inside another's tree
-        return Tree()
+    if _git("ls-files", "--error-unmatch", "__init__.py") is None:
+        # Not there, or it refuses the folder: another user's, as a container's checkout often is.
+        mute = _git("rev-parse") is None and (PACKAGE.parent / ".git").exists()
+        return Tree(dirty=mute)  # else installed, maybe in a venv inside another's tree
     commit = (_git("rev-parse", "HEAD") or "").strip()
     changed = _git("status", "--porcelain", "--", ".", str(tasks_folder()))
     return Tree(commit, dirty=changed is None or bool(changed.strip()))
