@@ -19,12 +19,37 @@ EVALUATE = (
     *("--suite", "smoke", "--tasks", "fur", "--limit", "2", "--methods", "grad_diff,npo"),
     *("--set", "npo.lora=true", "--set", "grad_diff.lr=1e30", "--set", "grad_diff.precision=fp32"),
 )
+# One of two processes has no room for more than half of a batch.
+SCARCE = """
+from __future__ import annotations
+
+import os
+
+import torch
+
+from unlearn_bench.registry import method
+
+
+@method("scarce", paper="none", kind="loss", needs=("forget",), targets=("*",), zero={"steps": 0},
+        training={"batch_size": 4, "steps": 2, "lora": False})
+def scarce(batch, policy, reference):
+    \"\"\"Gradient descent on the forget texts.\"\"\"
+    forget = batch.forget
+    if os.environ["RANK"] == "1" and len(forget.ids) > 2:
+        torch.empty(2**60, dtype=torch.uint8)
+    logits = policy(input_ids=forget.input_ids, attention_mask=forget.attention_mask).logits
+    return logits.square().mean()
+"""
 
 pytestmark = [pytest.mark.slow, pytest.mark.end_to_end]
 
 
 def accelerate(*options: Any, folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "accelerate.commands.launch", *options]
+    return launch("accelerate.commands.launch", *options, folder=folder)
+
+
+def launch(launcher: str, *options: Any, folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", launcher, *options]
     environment = {
         **os.environ,
         "OMP_NUM_THREADS": "1",
@@ -62,6 +87,36 @@ def test_all_processes_edit_and_the_main_one_writes(tiny_folder: Path, tmp_path:
     again = accelerate(*job, folder=tmp_path)
     assert again.stderr.count("already done") == 2
     assert again.stderr.count("edit 1/1 grad_diff") == 1
+
+
+def test_memory_that_one_process_lacks_is_spared_by_all(tiny_folder: Path, tmp_path: Path) -> None:
+    """The other would wait for it for hours. Its next cell is edited by both as ever."""
+    done = scarcely(tmp_path, tiny_folder, "torch.distributed.run", "--nproc_per_node", 2)
+    assert done.returncode == 0, done.stderr
+    (board,) = (tmp_path / "runs" / "leaderboards").rglob("*.csv")
+    rows = {row["method"]: row for row in csv.DictReader(board.open())}
+    how = "memory ran out at the edit, which was then done with batch_size=2 accumulate=2"
+    assert {name: row["reason"] for name, row in rows.items()} == {
+        "noop": "", "scarce": how, "npo": "",
+    }  # fmt: skip
+    assert {row["status"] for row in rows.values()} == {"success"}
+
+
+def test_memory_that_one_process_lacks_among_shards_ends_all(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    done = scarcely(tmp_path, tiny_folder, "accelerate.commands.launch", "--config_file", FSDP)
+    assert done.returncode != 0
+    assert "memory ran out at the edit of scarce" in done.stderr
+    assert "--set scarce.batch_size=" in done.stderr
+
+
+def scarcely(folder: Path, model: Path, *launcher: Any) -> subprocess.CompletedProcess[str]:
+    """`evaluate` with a method of which one process cannot read a whole batch."""
+    (folder / "scarce.py").write_text(SCARCE)
+    methods = ("--methods", "scarce.py,npo", "--set", "npo.steps=1")
+    job = (*EVALUATE[: EVALUATE.index("--methods")], *methods, "--model", model)
+    return launch(*launcher, "-m", "unlearn_bench", *job, folder=folder)
 
 
 @pytest.mark.parametrize("command", ["tune", "sequence"])

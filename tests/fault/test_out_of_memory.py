@@ -39,7 +39,8 @@ class Scarce(SmallSteps):
         return super().evaluate(cell, checkpoint, tick)
 
     def _spend(self, half: str, cell: Any) -> None:
-        if half == self.half and cell.method == "npo" and self.divisor < self.enough:
+        divisor = self.divisors.get((cell.key, half), 1)
+        if half == self.half and cell.method == "npo" and divisor < self.enough:
             raise self.error
 
 
@@ -58,7 +59,19 @@ def test_smaller_batches_are_tried_and_the_record_says_so(
     assert [one.record.status for one in results] == ["success"] * 3
     how = f"memory ran out at the {half}, which was then done with a batch of {12 // enough}"
     assert [one.record.reason for one in results] == ["", how, ""]
-    assert steps.divisor == 1
+
+
+def test_both_halves_may_run_short(tmp_path: Path) -> None:
+    class Poor(Scarce):
+        def _spend(self, half: str, cell: Any) -> None:
+            self.half = half
+            super()._spend(half, cell)
+
+    (_, short, _) = run(tmp_path, Poor("", 2))
+    assert [part.split(",")[0] for part in short.record.reason.split("; ")] == [
+        "memory ran out at the edit",
+        "memory ran out at the evaluate",
+    ]
 
 
 def test_the_boards_say_so_too(tmp_path: Path) -> None:
@@ -156,8 +169,10 @@ def test_an_edit_that_all_processes_made_says_what_it_ran_out_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Under a launcher it was made before its cell's turn, and cannot be made again in it."""
+    tried = []
 
     def edit(*arguments: object) -> None:
+        tried.append(1)
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
     monkeypatch.setattr(ModelSteps, "edit", edit)
@@ -166,7 +181,9 @@ def test_an_edit_that_all_processes_made_says_what_it_ran_out_of(
     whole.cells[0].options.update(batch_size=16, accumulate=1)  # type: ignore[attr-defined]
     steps = SharedSteps(whole, Screen().say)
     steps.edit_all(list(whole.cells), Screen())
+    assert len(tried) == 3
     (result,) = execute(whole, lambda: steps, Screen())
+    assert len(tried) == 3
     assert result.record.status == "failed"
     said = "OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB"
     assert result.record.reason == said

@@ -77,7 +77,7 @@ class SmallSteps:
         self.calls: list[str] = []
         self.scorer_works = True
         self.saved = ""
-        self.divisor = 1
+        self.divisors: dict[tuple[str, str], int] = {}
         self.smallest_share = 4
 
     def prepare(self, tick: Any) -> None:
@@ -119,9 +119,13 @@ class SmallSteps:
             )
         ]
 
-    def divide_batches(self, cell: Cell, half: str, divisor: int) -> str:
-        self.divisor = divisor
-        return f"a batch of {12 // divisor}" if divisor <= self.smallest_share else ""
+    def divide_batches(self, cell: Cell, half: str, divisor: int) -> bool:
+        self.divisors[cell.key, half] = divisor
+        return divisor <= self.smallest_share
+
+    def division(self, cell: Cell, half: str) -> str:
+        divisor = self.divisors.get((cell.key, half), 1)
+        return f"a batch of {12 // divisor}" if divisor > 1 else ""
 
     def describe(self, checkpoint: Path) -> dict[str, Any]:
         text = (checkpoint / "weights").read_bytes()

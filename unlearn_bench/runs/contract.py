@@ -15,6 +15,7 @@ from unlearn_bench.schema import EditReport, ItemScore, Sample
 
 SECOND = "second_items.parquet"  # what the second scorer said of the same items
 Half = Literal["edit", "evaluate"]  # of a cell
+SMALLEST_SHARE = 4  # of a batch, one in four, is the least that is tried where memory runs out
 
 
 class Steps(Protocol):
@@ -35,11 +36,13 @@ class Steps(Protocol):
     def evaluate(self, cell: Cell, checkpoint: Path, tick: Tick) -> tuple[list[Sample], Any]:
         """Ask the suite's items of `checkpoint`; also return what proves which model answered."""
 
-    def divide_batches(self, cell: Cell, half: Half, divisor: int) -> str:
-        """Read only one in `divisor` of a batch's texts at a time in this half of this cell.
-
-        Returns how, in words; "" where the half has no batches that could be smaller.
+    def divide_batches(self, cell: Cell, half: Half, divisor: int) -> bool:
+        """Read only one in `divisor` of a batch's texts at a time in this half of this cell, from
+        now on. False where it has no batches that could be so small.
         """
+
+    def division(self, cell: Cell, half: Half) -> str:
+        """How the half's batches were divided, in words; "" where they are whole."""
 
     def score(self, samples: Sequence[Sample], tick: Tick) -> list[ItemScore]:
         """Judge the samples; NaN where the judge had no answer."""

@@ -29,7 +29,16 @@ from unlearn_bench.errors import (
 )
 from unlearn_bench.runs import store
 from unlearn_bench.runs.children import end_children
-from unlearn_bench.runs.contract import SECOND, CellResult, Edited, Half, Keep, Steps, now
+from unlearn_bench.runs.contract import (
+    SECOND,
+    SMALLEST_SHARE,
+    CellResult,
+    Edited,
+    Half,
+    Keep,
+    Steps,
+    now,
+)
 from unlearn_bench.runs.estimate import Estimate
 from unlearn_bench.runs.memory import is_out_of_memory, return_memory
 from unlearn_bench.runs.plan import Cell, Plan
@@ -39,7 +48,6 @@ from unlearn_bench.runs.supervise import given_up
 from unlearn_bench.runs.time_left import TimeLeft
 from unlearn_bench.schema import FAILED, SCORED, EditReport, Sample, Score
 
-SMALLEST_SHARE = 4  # of a batch, one in four, is the least that is tried where memory runs out
 JUDGED = {SECOND, "items.parquet", "scores.json"}  # written again where a cell is judged again
 Ended = TypeVar("Ended")
 
@@ -347,22 +355,22 @@ class Session:
         """`compute`; where memory runs out, again with smaller batches, twice at most."""
         divisor = 1
         while True:
-            how = steps.divide_batches(work.cell, half, divisor)
             try:
                 with self._step(work, half) as tick:
                     ended = compute(tick)
             except Exception as error:
-                if divisor == SMALLEST_SHARE or not is_out_of_memory(error):
+                divisor *= 2
+                if divisor > SMALLEST_SHARE or not is_out_of_memory(error):
                     raise
-                if not steps.divide_batches(work.cell, half, 2 * divisor):
+                if not steps.divide_batches(work.cell, half, divisor):
                     raise
                 why = str(error).partition("\n")[0] or type(error).__name__
             else:
-                if divisor > 1:
-                    work.remark = f"memory ran out at the {half}, which was then done with {how}"
+                if how := steps.division(work.cell, half):
+                    short = f"memory ran out at the {half}, which was then done with {how}"
+                    work.remark = "; ".join(filter(None, (work.remark, short)))
                 return ended
             # Here, where the error is gone, so are its frames and the tensors that they held.
-            divisor *= 2
             steps.reset()
             return_memory()
             self.reporter.say(f"{work.title}: {half} again with smaller batches: {why}")

@@ -141,17 +141,26 @@ class ModelSteps:
             self._saved = fingerprint(checkpoint)
         return _with_training_cost(report, retrained) if retrained else report
 
-    def divide_batches(self, cell: Cell, half: Half, divisor: int) -> str:
-        """Read only one in `divisor` of a batch's texts at a time in this half of this cell.
+    def divide_batches(self, cell: Cell, half: Half, divisor: int) -> bool:
+        """Read only one in `divisor` of a batch's texts at a time in this half of this cell, from
+        now on. A training makes as many passes per step more.
 
-        A training makes as many passes per step more. Returns how, in words; "" where there are no
-        batches, or none that can be divided so.
+        False where there are no batches, or none that can be divided so.
         """
+        if half == "edit" and not in_parts(cell.options, divisor):
+            return False
         self._divisors[cell.key, half] = divisor
+        return True
+
+    def division(self, cell: Cell, half: Half) -> str:
+        """How the half's batches were divided, in words; "" where they are whole."""
+        divisor = self._divisor(cell, half)
+        if divisor == 1:
+            return ""
         if half == "evaluate":
             return f"batches of 1/{divisor} of the usual size"
         named = in_parts(cell.options, divisor)
-        return f"batch_size={named['batch_size']} accumulate={named['accumulate']}" if named else ""
+        return f"batch_size={named['batch_size']} accumulate={named['accumulate']}"
 
     def _divisor(self, cell: Cell, half: Half) -> int:
         return self._divisors.get((cell.key, half), 1)

@@ -12,8 +12,8 @@ import contextlib
 import os
 import shutil
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -23,12 +23,19 @@ from accelerate.utils import broadcast_object_list, gather_object
 
 from unlearn_bench.errors import CorruptDataError, UnlearnBenchError
 from unlearn_bench.runs import store
-from unlearn_bench.runs.contract import Half
+from unlearn_bench.runs.contract import SMALLEST_SHARE, Half
+from unlearn_bench.runs.memory import is_out_of_memory, return_memory
 from unlearn_bench.runs.plan import Cell, Plan
 from unlearn_bench.runs.progress import Reporter, Tick
 from unlearn_bench.runs.steps import ModelSteps
 from unlearn_bench.schema import SCORED, EditReport
-from unlearn_bench.training.parallel import check_shards, is_main, wait
+from unlearn_bench.training.parallel import (
+    OtherProcessError,
+    check_shards,
+    is_main,
+    shards_wanted,
+    wait,
+)
 from unlearn_bench.training.precision import default_device
 
 PATIENCE = timedelta(hours=2)  # while the main process downloads, or another is slower
@@ -47,6 +54,17 @@ class _Edited:
     report: EditReport | None
     fingerprint: str
     error: Exception | None
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether it failed only because another process did."""
+        return isinstance(self.error, OtherProcessError)
+
+    def knowing(self, reasons: Sequence[str]) -> _Edited:
+        """The same, unless it fell elsewhere alone. reasons: of all processes where it fell."""
+        if not reasons or (self.error is not None and not self.is_elsewhere):
+            return self
+        return replace(self, error=UnlearnBenchError(f"another process failed: {reasons[0]}"))
 
 
 class SharedSteps(ModelSteps):
@@ -69,19 +87,41 @@ class SharedSteps(ModelSteps):
                 super().prepare(tick)
         for number, cell in enumerate(cells, 1):
             with reporter.step(f"edit {number}/{len(cells)} {cell.label}") as tick:
-                self._edited[cell.key] = self._edit_one(cell, tick)
+                self._edited[cell.key] = self._edit_one(cell, tick, reporter.say)
 
-    def _edit_one(self, cell: Cell, tick: Tick) -> _Edited:
-        report, error = None, None
+    def _edit_one(self, cell: Cell, tick: Tick, say: Callable[[str], None]) -> _Edited:
+        """Edit; where memory runs out in any process, all again with smaller batches.
+
+        Raises UnlearnBenchError where it runs out among shards: the other processes wait inside
+        torch for this one, and only the launcher can end them.
+        """
+        divisor = 1
+        while True:
+            made = self._try(cell, tick)
+            short = is_out_of_memory(made.error) if made.error else False
+            if short and shards_wanted():
+                raise UnlearnBenchError(
+                    f"memory ran out at the edit of {cell.label}: {made.error}",
+                    next_step=f"--set {cell.method}.batch_size=..., and as many times more of "
+                    f"{cell.method}.accumulate; or leave {cell.method} out",
+                )
+            told = [] if made.error is None else [(str(made.error), short, made.is_elsewhere)]
+            raised = gather_object(told)
+            divisor *= 2
+            again = any(scarce for _, scarce, _ in raised) and divisor <= SMALLEST_SHARE
+            if not again or not super().divide_batches(cell, "edit", divisor):
+                return made.knowing([why for why, _, elsewhere in raised if not elsewhere])
+            del made
+            return_memory()
+            say(f"{cell.label}: edit again with smaller batches: {raised[0][0]}")
+
+    def _try(self, cell: Cell, tick: Tick) -> _Edited:
         try:
             report = super().edit(cell, self._place(cell), tick)
         except Exception as raised:
             raised.add_note("".join(traceback.format_exception(raised)))
-            error = raised.with_traceback(None)  # whose frames would keep the model
-        reasons = gather_object([str(error) if error else ""])
-        if error is None and any(reasons):
-            error = UnlearnBenchError(f"another process failed: {next(filter(None, reasons))}")
-        return _Edited(report, self._saved, error)
+            return _Edited(None, "", raised.with_traceback(None))  # whose frames keep the model
+        return _Edited(report, self._saved, None)
 
     def edit(self, cell: Cell, checkpoint: Path, tick: Tick) -> EditReport:
         """Hand out the edit made for this cell. Raises what it raised."""
@@ -92,9 +132,9 @@ class SharedSteps(ModelSteps):
         self._saved = made.fingerprint
         return made.report
 
-    def divide_batches(self, cell: Cell, half: Half, divisor: int) -> str:
+    def divide_batches(self, cell: Cell, half: Half, divisor: int) -> bool:
         """As ModelSteps; nothing of the edit, which was made by all processes and is over."""
-        return "" if half == "edit" else super().divide_batches(cell, half, divisor)
+        return half != "edit" and super().divide_batches(cell, half, divisor)
 
     def close(self) -> None:
         """Release everything, edits that nobody evaluated among it."""

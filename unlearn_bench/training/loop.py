@@ -31,6 +31,7 @@ from unlearn_bench.training.parallel import (
     open_accelerator,
     shard,
     share,
+    sharing_fate,
     write_back,
 )
 from unlearn_bench.training.reference import AdapterOff, adapted, guarded
@@ -143,14 +144,16 @@ def train(
         teacher = _teacher(policy, frozen, reference, accelerator)
         for step in range(1, steps + 1):
             for batch in islice(batches, training.accumulate):
-                with accelerator.autocast():
-                    value = loss(batch, policy, teacher)
+                with sharing_fate(accelerator):
+                    with accelerator.autocast():
+                        value = loss(batch, policy, teacher)
+                    accelerator.backward(value)  # divided by `accumulate`
+                    _make_dense(policy)
                 log.record_loss(average(value, accelerator), step, training.accumulate)
-                accelerator.backward(value)  # divided by `accumulate`
-                _make_dense(policy)
             average_gradients(policy, accelerator)
             log.record_step(_clip(policy, training.clip), step)
-            optimizer.step()
+            with sharing_fate(accelerator):
+                optimizer.step()
             schedule.step()
             optimizer.zero_grad(set_to_none=True)
             progress("training", step, steps)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -29,7 +30,7 @@ from accelerate.utils import (
 )
 from torch import Tensor
 
-from unlearn_bench.errors import UsageError
+from unlearn_bench.errors import UnlearnBenchError, UsageError
 from unlearn_bench.training.options import Training
 from unlearn_bench.training.precision import default_device, supports_bf16
 
@@ -38,6 +39,10 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 WRAPPER = "_checkpoint_wrapped_module."  # in names, where accelerate's configuration checkpoints
+
+
+class OtherProcessError(UnlearnBenchError):
+    """What another process raised, in those that would wait for it."""
 
 
 def processes() -> int:
@@ -156,6 +161,28 @@ def write_back(policy: Any, model: PreTrainedModel) -> None:
     for name, parameter in policy.named_parameters():
         if parameter.requires_grad:
             whole[name.replace(WRAPPER, "")].copy_(parameter.full_tensor())
+
+
+@contextmanager
+def sharing_fate(accelerator: Accelerator) -> Iterator[None]:
+    """What one process raises in the block ends it in all: the others get an OtherProcessError.
+
+    Without this they would wait for the one that has left, for hours. Shards talk to each other
+    inside the block, so nothing can be agreed on there.
+    """
+    if accelerator.num_processes == 1 or is_sharded(accelerator):
+        yield
+        return
+    own: Exception | None = None
+    try:
+        yield
+    except Exception as error:
+        own = error
+    raised = accelerator.reduce(torch.tensor(float(own is not None), device=accelerator.device))
+    if own is not None:
+        raise own
+    if raised:
+        raise OtherProcessError("another process failed in this step")
 
 
 def average_gradients(model: PreTrainedModel, accelerator: Accelerator) -> None:
