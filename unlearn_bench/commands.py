@@ -73,6 +73,7 @@ def _evaluate(
     reporter: Reporter,
 ) -> int:
     from unlearn_bench.board.publish import publish
+    from unlearn_bench.board.table import other_targets
     from unlearn_bench.board.terminal import print_board
     from unlearn_bench.runs.estimate import estimate_cells
     from unlearn_bench.runs.execute import execute
@@ -96,6 +97,8 @@ def _evaluate(
     if mirror:
         mirror.keep_files(paths, plan.output)
     print_board(board, screen)
+    for note in other_targets(board):
+        reporter.say(note)
     for path in paths:
         screen.print(f"wrote {path}", markup=False, highlight=False, soft_wrap=True)
     return exit_code(results)

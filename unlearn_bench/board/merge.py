@@ -18,7 +18,7 @@ from unlearn_bench.board.assemble import assemble
 from unlearn_bench.board.entries import VARIANT, Entry, cell_entries, row_entries
 from unlearn_bench.board.publish import write_board
 from unlearn_bench.board.sources import Inputs, read_inputs
-from unlearn_bench.board.table import Board
+from unlearn_bench.board.table import Board, other_targets
 from unlearn_bench.compare.same_protocol import board_mismatches
 from unlearn_bench.errors import IncomparableError, UsageError
 from unlearn_bench.runs.store import inside
@@ -59,7 +59,7 @@ def merge(
                 chosen = _choose(group, notes)
                 _refuse_overwriting(folder / f"{name}.json", inputs)
                 board = assemble(_with_names(chosen), name)
-                notes += _other_targets(board)
+                notes += other_targets(board)
                 merged.append(Merged(folder, board))
     if not merged:
         raise UsageError("nothing of what was named belongs on a board", next_step="; ".join(notes))
@@ -198,17 +198,6 @@ def _refuse_contradiction(best: Entry, other: Entry) -> None:
             f"{other.source}",
             next_step="name the runs' folders, whose cells can be told apart, or leave one out",
         )
-
-
-def _other_targets(board: Board) -> list[str]:
-    """A note where rows were edited from targets that are not the same to the bit."""
-    targets = {row.provenance.get("target_fingerprint", "") for row in board.rows} - {""}
-    if len(targets) < 2:
-        return []
-    return [
-        f"{board.model}, suite {board.suite}: the rows come from {len(targets)} targets, of one "
-        "recipe on different machines; deltas are to the one on the board"
-    ]
 
 
 def _with_names(chosen: Sequence[Entry]) -> dict[tuple[str, str], Entry]:

@@ -118,6 +118,17 @@ def _standing(row: Row) -> tuple[int, bool, bool, float]:
     return ROLE_ORDER.index(row.role), not row.scores, value is None, -(value or 0.0)
 
 
+def other_targets(board: Board) -> list[str]:
+    """A note where rows were edited from targets that are not the same to the bit."""
+    targets = {row.provenance.get("target_fingerprint", "") for row in board.rows} - {""}
+    if len(targets) < 2:
+        return []
+    return [
+        f"{board.model}, suite {board.suite}: the rows come from {len(targets)} targets, of one "
+        "recipe on different machines; deltas are to the one on the board"
+    ]
+
+
 def build_board(
     model: str,
     suite: str,
