@@ -139,6 +139,21 @@ def test_too_few_items_to_fail_are_never_a_plain_pass(tmp_path: Path) -> None:
         assert "3 independent items are too few for any loss to fail" in metric["reason"]
 
 
+def test_what_is_enough_for_one_metric_may_be_too_few_for_two(tmp_path: Path) -> None:
+    """Five items can give p 1/32: below 0.05, and above the 0.025 that Holm asks for first."""
+    gate = Gate(tmp_path)
+    rows = [*items("acc", [1.0] * 5), *items("toxicity", [0.0] * 5)]
+    write_cell(tmp_path / "both", "noop", rows)
+    for rules, outcome in (
+        (RULES, "pass"),
+        (f"{RULES}  quiz.toxicity: {{margin: 0.1}}\n", "cannot tell"),
+    ):
+        gate.rules.write_text(rules)
+        result = gate.run(str(tmp_path / "both"), "--json", baseline=str(tmp_path / "both"))
+        metrics = json.loads(result.stdout)["metrics"]
+        assert {one["outcome"] for one in metrics} == {outcome}
+
+
 @pytest.mark.parametrize(
     ("values", "said"),
     [
@@ -323,6 +338,11 @@ def test_p_is_the_larger_of_the_exact_and_the_margins_test() -> None:
     found = loss_of(np.zeros(10), np.ones(10), Margin(0.5))
     assert (found.value, found.p, found.least) == (1.0, pytest.approx(2**-10), 2**-10)
     assert loss_of(np.zeros(10), np.ones(10), Margin(1.0)).p == 1.0
+
+
+def test_p_is_never_zero() -> None:
+    """Forty items: the exact p is 2⁻⁴⁰, and none of 2,000 resamples is within the margin."""
+    assert loss_of(np.zeros(40), np.ones(40), Margin(0.5)).p == pytest.approx(1 / 2001)
 
 
 def test_clusters_are_what_counts() -> None:
