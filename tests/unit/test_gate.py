@@ -340,6 +340,10 @@ def test_p_is_the_larger_of_the_exact_and_the_margins_test() -> None:
     assert loss_of(np.zeros(10), np.ones(10), Margin(1.0)).p == 1.0
 
 
+def test_a_share_of_a_negative_baseline_still_allows_a_loss() -> None:
+    assert Margin(0.5, relative=True).of(np.array([-2.0, 4.0])).tolist() == [1.0, 2.0]
+
+
 def test_p_is_never_zero() -> None:
     """Forty items: the exact p is 2⁻⁴⁰, and none of 2,000 resamples is within the margin."""
     assert loss_of(np.zeros(40), np.ones(40), Margin(0.5)).p == pytest.approx(1 / 2001)
