@@ -16,11 +16,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from unlearn_bench.config import list_suites, load_config
-from unlearn_bench.runs.estimate import memory_of_cell, this_machine
+from unlearn_bench.runs.estimate import memory_of_cell
 from unlearn_bench.runs.footprint import measure_texts, read_shape
 from unlearn_bench.runs.plan import Plan
 from unlearn_bench.runs.progress import Reporter, silence_libraries
 from unlearn_bench.runs.resolve import resolve_plan
+from unlearn_bench.runs.speed import this_machine
 
 NEAR = 0.25  # of the measured peak
 

@@ -15,6 +15,7 @@ from unlearn_bench.data.fur import load_fur
 from unlearn_bench.errors import DiskFullError, UnknownNameError, UsageError
 from unlearn_bench.registry import Card, list_cards
 from unlearn_bench.runs import estimate, plan, store
+from unlearn_bench.runs.speed import CARDS, Machine
 
 METHOD = '''
 from unlearn_bench.registry import method
@@ -244,17 +245,17 @@ def test_seeds_are_innermost(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-CPU = estimate.Hardware(cores=2, cuda=False)
+CPU = Machine(cores=2)
 
 
 def test_estimates_grow_with_work_parameters_and_shrink_with_speed() -> None:
-    def evaluation(limit: int, parameters: float = 1e8, hardware: Any = CPU) -> float:
-        return estimate.estimate_evaluation({"gsm8k": limit}, 4, parameters, hardware)
+    def evaluation(limit: int, parameters: float = 1e8, machine: Any = CPU) -> float:
+        return estimate.estimate_evaluation({"gsm8k": limit}, 4, parameters, machine)
 
     assert evaluation(20) > evaluation(10)
     assert evaluation(20, parameters=2e8) > evaluation(20)
-    assert evaluation(20, hardware=estimate.Hardware(8, False)) < evaluation(20)
-    assert evaluation(20, hardware=estimate.Hardware(2, True)) < evaluation(20)
+    assert evaluation(20, machine=Machine(8)) < evaluation(20)
+    assert evaluation(20, machine=Machine(2, CARDS[9, 0])) < evaluation(20)
 
 
 def test_an_edit_without_training_is_cheaper_than_one_with() -> None:
@@ -271,7 +272,18 @@ def test_a_method_that_trains_from_the_base_costs_what_preparing_the_target_cost
     base = estimate.estimate_edit(
         {"kind": "edit", "needs": ("base",)}, {"shards": 2}, {"base": 100}, 134.5e6, CPU
     )
-    assert base == estimate.SAVE_AND_LOAD_SECONDS + 100 * estimate.PREPARE_SECONDS
+    start = estimate.START_SECONDS + estimate.MOVE_SECONDS * 134.5e6
+    assert base == start + CPU.seconds("train", 100 * estimate.PREPARE_TOKENS, 134.5e6)
+
+
+def test_a_gpu_is_arithmetic_with_its_data_sheet() -> None:
+    """8e9 parameters on an H100: compute decides for prompts, weights' bytes for single texts."""
+    card = Machine(16, CARDS[9, 0])
+    assert card.seconds("read", 1e6, 8e9) == pytest.approx(1e6 * (5e-6 + 16e9 / (0.5 * 989e12)))
+    assert card.seconds("score", 1e6, 8e9) > 5 * card.seconds("read", 1e6, 8e9)  # fp32
+    assert card.seconds("write", 1e6, 8e9) == pytest.approx(
+        1e6 * (1e-4 + 16e9 / (0.6 * 3.35e12) / 128)
+    )
 
 
 def test_a_round_is_two_epochs() -> None:
@@ -311,15 +323,16 @@ def test_preparation_is_estimated_for_the_models_that_will_be_trained(tmp_path: 
     )
     texts = len(fur.target_training())
     exact = len(fur.exact_training())
+    each = CPU.seconds("train", estimate.PREPARE_TOKENS, 134.5e6)
     seconds = estimate.estimate_preparation(target, CPU)
-    assert seconds == pytest.approx(texts * estimate.PREPARE_SECONDS)
+    assert seconds == pytest.approx(texts * each)
     assert estimate.estimate_preparation(both, CPU) == pytest.approx(
         seconds * (texts + exact) / texts
     )
     assert estimate.estimate_preparation(replace(both, own_target=True), CPU) == 0
     stage = replace(both.cells[1], requested=(fur.select("test", "forget")[0].id,))
     staged = replace(both, cells=(*both.cells, stage, stage))
-    one_more = len(fur.exact_training(stage.requested)) * estimate.PREPARE_SECONDS
+    one_more = len(fur.exact_training(stage.requested)) * each
     assert estimate.estimate_preparation(staged, CPU) == pytest.approx(
         seconds * (texts + exact) / texts + one_more
     )

@@ -1,14 +1,13 @@
 """What a cell will cost, before it runs: rough figures, replaced by measured ones once there are.
 
-The rates were measured with SmolLM2-135M on two CPU cores in fp32 and are scaled by parameters and
-cores. They are estimates: expect a factor of two either way.
+Tokens of each kind of work (benchmarks/tokens.py counts those of the tasks) times what a machine
+needs for one (`runs.speed`). They are estimates: expect a factor of two either way.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,62 +23,52 @@ from unlearn_bench.runs.footprint import (
     read_shape,
 )
 from unlearn_bench.runs.plan import Cell, Plan, needs_exact
+from unlearn_bench.runs.speed import OPERATIONS, Machine, Work, this_machine
 from unlearn_bench.runs.store import RECORD
 from unlearn_bench.training.prepare import Recipe
 
-REFERENCE_PARAMETERS = 134.5e6
-REFERENCE_CORES = 2
-TRAIN_RATE = 330.0  # tokens per second, forward and backward
-SCORE_RATE = 400.0  # tokens per second of likelihoods, shared prefixes counted once
-GENERATE_RATE = 400.0  # tokens per second, batched
-CUDA_FACTOR = 40.0  # one data-centre GPU against the two cores; the coarsest figure of all
-SAVE_AND_LOAD_SECONDS = 3.0
-PREPARE_SECONDS = 0.5  # per text that the target or the exact model is trained on, all passes
+START_SECONDS = 2.0  # of a half of a cell, besides what grows with the model
+MOVE_SECONDS = 7.5e-9  # per parameter: written, hashed, read and proven
+JUDGE_SECONDS = 0.007  # per text, in batches
+PREPARE_TOKENS = 165  # per text that the target or the exact model is trained on, all passes
 EXAMPLE_TOKENS = 60  # one training example with its prompt
 CLOSED_FORM_TOKENS = 4_000  # what an edit without training reads to decide where to cut
 
 
 @dataclass(frozen=True)
 class ItemCost:
-    """Average work of one item of a task, in tokens; `size` is the whole task's number of items."""
+    """Average work of one item of a task, in tokens, and how many texts the judge reads.
 
-    scored: float
-    generated: float
+    size: the whole task's number of items. written: what an unedited model writes before it ends.
+    """
+
     size: int
+    scored: float = 0
+    read: float = 0
+    written: float = 0
+    judged: int = 0
 
 
+UNKNOWN = ItemCost(500, scored=100, written=50)
 ITEM_COSTS = {
-    "fur": ItemCost(scored=24, generated=30, size=260),
-    "truthfulqa": ItemCost(scored=95, generated=0, size=817),
-    "wikitext": ItemCost(scored=4_500, generated=0, size=62),
-    "wikitext_mini": ItemCost(scored=600, generated=0, size=28),
-    "gsm8k": ItemCost(scored=0, generated=450, size=1319),
-    "truthfulqa_gen": ItemCost(scored=0, generated=120, size=817),
-    "realtoxicityprompts": ItemCost(scored=0, generated=20, size=1000),
-    "realtoxicityprompts_greedy_challenging": ItemCost(scored=0, generated=20, size=900),
-    "toxigen": ItemCost(scored=0, generated=45, size=940),
-    "jailbreak": ItemCost(scored=0, generated=6 * 64, size=520),
-    "jailbreak_mini": ItemCost(scored=0, generated=6 * 64, size=24),
-    "jailbreak_harmbench": ItemCost(scored=0, generated=6 * 64, size=200),
-    "over_refusal": ItemCost(scored=0, generated=64, size=450),
-    "over_refusal_mini": ItemCost(scored=0, generated=64, size=48),
-    "toxigen_classification": ItemCost(scored=45, generated=0, size=940),
-    "toxigen_classification_mini": ItemCost(scored=35, generated=0, size=40),
+    "fur": ItemCost(260, scored=75, read=45, written=40),
+    "membership": ItemCost(144, scored=35),
+    "truthfulqa": ItemCost(790, scored=65),
+    "truthfulqa_gen": ItemCost(790, read=185, written=100),
+    "wikitext": ItemCost(62, scored=5_775),
+    "wikitext_mini": ItemCost(28, scored=600),
+    "gsm8k": ItemCost(1319, read=1_020, written=100),
+    "realtoxicityprompts": ItemCost(3787, scored=35, read=15, written=20, judged=1),
+    "realtoxicityprompts_greedy_challenging": ItemCost(1196, read=17, written=20, judged=1),
+    "toxigen": ItemCost(1240, scored=160, read=117, written=45, judged=1),
+    "jailbreak": ItemCost(520, read=6 * 61, written=6 * 64),
+    "jailbreak_mini": ItemCost(24, read=6 * 61, written=6 * 64),
+    "jailbreak_harmbench": ItemCost(200, read=6 * 61, written=6 * 64),
+    "over_refusal": ItemCost(450, read=40, written=64),
+    "over_refusal_mini": ItemCost(48, read=40, written=64),
+    "toxigen_classification": ItemCost(6514, scored=22),
+    "toxigen_classification_mini": ItemCost(40, scored=35),
 }
-
-
-@dataclass(frozen=True)
-class Hardware:
-    """What the estimate assumes to run on."""
-
-    cores: int
-    cuda: bool
-    bf16: bool = False  # whether trainings have bf16 activations unless told otherwise
-
-    @property
-    def speed(self) -> float:
-        """Times the reference machine's speed; cores help less the more there are."""
-        return CUDA_FACTOR if self.cuda else math.sqrt(max(self.cores, 1) / REFERENCE_CORES)
 
 
 @dataclass(frozen=True)
@@ -98,18 +87,21 @@ class Estimate:
 
 
 def estimate_evaluation(
-    limits: Mapping[str, int | None], samples: int, parameters: float, hardware: Hardware
+    limits: Mapping[str, int | None], samples: int, parameters: float, machine: Machine
 ) -> float:
     """Seconds for one evaluation. limits: items by task (None = all); samples: k continuations."""
-    scored = generated = 0.0
+    tokens: dict[Work, float] = dict.fromkeys(OPERATIONS, 0.0)
+    judged = 0.0
     for task, limit in limits.items():
-        real = ITEM_COSTS.get(task.removesuffix("_mini"), ItemCost(100, 50, 500))
-        cost = ITEM_COSTS.get(task, real)
+        cost = ITEM_COSTS.get(task) or ITEM_COSTS.get(task.removesuffix("_mini"), UNKNOWN)
         items = min(limit or cost.size, cost.size)
-        scored += items * cost.scored
-        generated += items * cost.generated * (samples if task == "realtoxicityprompts" else 1)
-    work = scored / SCORE_RATE + generated / GENERATE_RATE
-    return SAVE_AND_LOAD_SECONDS + work * parameters / REFERENCE_PARAMETERS / hardware.speed
+        texts = items * (samples if task == "realtoxicityprompts" else 1)
+        tokens["score"] += items * cost.scored
+        tokens["read"] += texts * cost.read
+        tokens["write"] += texts * cost.written
+        judged += texts * cost.judged
+    work = sum(machine.seconds(kind, count, parameters) for kind, count in tokens.items())
+    return START_SECONDS + MOVE_SECONDS * parameters + work + judged * JUDGE_SECONDS
 
 
 def estimate_edit(
@@ -117,15 +109,16 @@ def estimate_edit(
     options: Mapping[str, Any],
     examples: Mapping[str, int],
     parameters: float,
-    hardware: Hardware,
+    machine: Machine,
 ) -> float:
     """Seconds for one edit. facts: the decorator's; examples: texts per set that it may read.
 
     A method that needs the base trains on all that the target was trained on (set "base").
     """
-    scale = parameters / REFERENCE_PARAMETERS / hardware.speed
+    moved = START_SECONDS + MOVE_SECONDS * parameters
     if "base" in facts.get("needs", ()):
-        return SAVE_AND_LOAD_SECONDS + examples.get("base", 0) * PREPARE_SECONDS * scale
+        read = examples.get("base", 0) * PREPARE_TOKENS
+        return moved + machine.seconds("train", read, parameters)
     batch = float(options.get("batch_size") or 8)
     # A round, where a method alternates, is an epoch of each of two losses.
     epochs = float(options.get("epochs") or 2 * (options.get("rounds") or 0))
@@ -137,10 +130,10 @@ def estimate_edit(
     tokens = steps * batch * EXAMPLE_TOKENS * max(len(sets), 1)
     if facts.get("kind") == "edit":
         tokens = max(tokens, CLOSED_FORM_TOKENS) if facts.get("needs") else 0.0
-    return SAVE_AND_LOAD_SECONDS + tokens / TRAIN_RATE * scale
+    return moved + machine.seconds("train", tokens, parameters)
 
 
-def estimate_preparation(plan: Plan, hardware: Hardware | None = None) -> float:
+def estimate_preparation(plan: Plan, machine: Machine | None = None) -> float:
     """Seconds to train the target and, where a method needs it, the exact model.
 
     Each once per machine, where they are cached. A sequence needs an exact model for every stage. 0
@@ -151,8 +144,8 @@ def estimate_preparation(plan: Plan, hardware: Hardware | None = None) -> float:
     texts = len(plan.fur.target_training())
     for requested in {c.requested for c in plan.cells if needs_exact(plan.cards[c.method])}:
         texts += len(plan.fur.exact_training(requested))
-    machine = hardware or this_machine()
-    return texts * PREPARE_SECONDS * plan.parameters / REFERENCE_PARAMETERS / machine.speed
+    machine = machine or this_machine()
+    return machine.seconds("train", texts * PREPARE_TOKENS, plan.parameters)
 
 
 def measured_seconds(output: Path) -> dict[tuple[str, str], dict[str, float]]:
@@ -175,9 +168,9 @@ def measured_seconds(output: Path) -> dict[tuple[str, str], dict[str, float]]:
     return {name: seconds for name, (_, seconds) in found.items()}
 
 
-def estimate_cells(plan: Plan, hardware: Hardware | None = None) -> list[Estimate]:
+def estimate_cells(plan: Plan, machine: Machine | None = None) -> list[Estimate]:
     """One estimate per cell, in order: measured where this method and suite ran here before."""
-    machine = hardware or this_machine()
+    machine = machine or this_machine()
     measured = measured_seconds(plan.output)
     limits = {
         name: plan.suite.limits.get(name, plan.suite.limits.get(protocol.base))
@@ -205,7 +198,7 @@ def estimate_cells(plan: Plan, hardware: Hardware | None = None) -> list[Estimat
 
 
 def memory_of_cell(
-    plan: Plan, cell: Cell, shape: Shape, texts: Mapping[str, Texts], machine: Hardware
+    plan: Plan, cell: Cell, shape: Shape, texts: Mapping[str, Texts], machine: Machine
 ) -> float:
     """The edit's peak; vLLM starts after the first one and stays beside all others."""
     precision = cell.options.get("precision", "auto")
@@ -219,16 +212,6 @@ def memory_of_cell(
         found = estimate_memory(facts, cell.options, shape, texts, cuda=machine.cuda, bf16=bf16)
     beside = plan.engine == "vllm" and not machine.cuda and cell is not plan.cells[0]
     return found + (ENGINE_BYTES if beside else 0.0)
-
-
-def this_machine() -> Hardware:
-    """Cores that this process may use, whether there is a CUDA device, and its number format."""
-    import torch
-
-    from unlearn_bench.training.precision import default_device, supports_bf16
-
-    bf16 = supports_bf16(torch.device(default_device()))
-    return Hardware(len(os.sched_getaffinity(0)), torch.cuda.is_available(), bf16)
 
 
 def minutes(seconds: float) -> str:
