@@ -101,7 +101,8 @@ def estimate_evaluation(
         tokens["write"] += texts * cost.written
         judged += texts * cost.judged
     work = sum(machine.seconds(kind, count, parameters) for kind, count in tokens.items())
-    return START_SECONDS + MOVE_SECONDS * parameters + work + judged * JUDGE_SECONDS
+    work += machine.on_cores(judged * JUDGE_SECONDS)
+    return START_SECONDS + MOVE_SECONDS * parameters + work
 
 
 def estimate_edit(

@@ -86,8 +86,11 @@ class Machine:
             return tokens * (GPU_OVERHEAD[work] + self._on_card(self.card, work) * parameters)
         pace = CPU[work]
         per_token = pace.overhead + OPERATIONS[work] * parameters / pace.operations
-        # Cores help less the more there are.
-        return tokens * per_token / math.sqrt(max(self.cores, 1) / REFERENCE_CORES)
+        return self.on_cores(tokens * per_token)
+
+    def on_cores(self, seconds: float) -> float:
+        """What takes so long on the reference's cores; more help less the more there are."""
+        return seconds / math.sqrt(max(self.cores, 1) / REFERENCE_CORES)
 
     def _on_card(self, card: Card, work: Work) -> float:
         """Seconds per token and parameter."""

@@ -108,12 +108,13 @@ class SharedSteps(ModelSteps):
             told = [] if made.error is None else [(str(made.error), short, made.is_elsewhere)]
             raised = gather_object(told)
             divisor *= 2
-            again = any(scarce for _, scarce, _ in raised) and divisor <= SMALLEST_SHARE
+            scarce = [why for why, out_of_memory, _ in raised if out_of_memory]
+            again = scarce and divisor <= SMALLEST_SHARE
             if not again or not super().divide_batches(cell, "edit", divisor):
                 return made.knowing([why for why, _, elsewhere in raised if not elsewhere])
             del made
             return_memory()
-            say(f"{cell.label}: edit again with smaller batches: {raised[0][0]}")
+            say(f"{cell.label}: edit again with smaller batches: {scarce[0]}")
 
     def _try(self, cell: Cell, tick: Tick) -> _Edited:
         try:
