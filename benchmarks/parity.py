@@ -101,7 +101,7 @@ def answer_stock(folder: Path, tasks: dict[str, Any], cache: Path | None = None)
     )
     assert results is not None
     return [
-        _stock_answer(subtask, logged)
+        _stock_answer(subtask, logged, tasks[subtask].OUTPUT_TYPE)
         for subtask, samples in results["samples"].items()
         for logged in samples
     ]
@@ -140,30 +140,22 @@ def _part_of(cache: Path, part: int) -> str:
     return f"{cache}-part{part}.db"
 
 
-def _stock_answer(subtask: str, logged: dict[str, Any]) -> Answer:
+def _stock_answer(subtask: str, logged: dict[str, Any], kind: str) -> Answer:
+    """kind: lm-eval's name of what was asked. A text may be a number: it does not tell."""
     responses = [options[0] for options in logged["resps"]]
-    likely = isinstance(responses[0], list | tuple)
-    rolling = isinstance(responses[0], float | int) or _is_number(responses[0])
+    written, rolling = kind == "generate_until", kind == "loglikelihood_rolling"
     return {
         "subtask": subtask,
         "filter": logged["filter"],
         "item": str(logged["doc_id"]),
-        "likelihoods": [[float(lp), str(greedy) == "True"] for lp, greedy in responses]
-        if likely
+        "likelihoods": []
+        if written
         else [[float(responses[0]), False]]
         if rolling
-        else [],
-        "texts": [] if likely or rolling else responses,
+        else [[float(lp), str(greedy) == "True"] for lp, greedy in responses],
+        "texts": responses if written else [],
         "values": {name: logged[name] for name in logged["metrics"]},
     }
-
-
-def _is_number(text: object) -> bool:
-    try:
-        float(str(text))
-    except ValueError:
-        return False
-    return True
 
 
 def differences(mine: Answer, stock: Answer) -> Iterator[str]:
