@@ -18,8 +18,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from random_llama import make_llama
 
 from unlearn_bench.config import load_config
 from unlearn_bench.models.open import open_model
@@ -56,27 +55,14 @@ class Measured:
         return self.expected.seconds / (self.seconds["edit"] + self.evaluation)
 
 
-def make_random(folder: Path) -> Path:
-    """A Llama of 15 million random weights under the embedded model's tokenizer."""
-    if not (folder / "config.json").exists():
-        tokenizer = AutoTokenizer.from_pretrained(open_model("smollm2-135m").folder)
-        torch.manual_seed(0)
-        config = LlamaConfig(
-            vocab_size=len(tokenizer), hidden_size=192, intermediate_size=512,
-            num_hidden_layers=12, num_attention_heads=6, num_key_value_heads=2,
-            max_position_embeddings=8192, tie_word_embeddings=True,
-            bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
-        )  # fmt: skip
-        tokenizer.save_pretrained(folder)
-        LlamaForCausalLM(config).save_pretrained(folder)
-    return folder
-
-
 def measure(
     model: str, suite: str, asked: argparse.Namespace, sources: Mapping[str, object]
 ) -> Iterator[Measured]:
     """Every method on one model with one suite."""
-    target = make_random(asked.output / model) if model == RANDOM else open_model(model).folder
+    if model == RANDOM:
+        target = make_llama(asked.output / model, width=192, inner=512, layers=12, heads=6)
+    else:
+        target = open_model(model).folder
     output = asked.output / f"{Path(model).name}-{suite}"
     settings = {
         **sources,

@@ -21,10 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-import torch
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
-
-from unlearn_bench.models.open import open_model
+from random_llama import make_tiny
 
 METHODS = ("noop", "random_noise", "gradient_ascent", "ext_sub", "npo")
 SMALL = (
@@ -44,21 +41,6 @@ class Look:
     memory: int
     files: int
     children: int
-
-
-def make_tiny(folder: Path) -> Path:
-    """A random Llama of two layers under the embedded model's tokenizer."""
-    tokenizer = AutoTokenizer.from_pretrained(open_model("smollm2-135m").folder)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=8192,
-        tie_word_embeddings=True, bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-    )  # fmt: skip
-    tokenizer.save_pretrained(folder)
-    LlamaForCausalLM(config).save_pretrained(folder)
-    return folder
 
 
 def watch(process: subprocess.Popen[bytes], run: Path) -> Iterator[Look]:

@@ -30,6 +30,7 @@ def evaluate(
             help="Methods by name or .py file, separated by commas, or all. "
             "The unedited target (noop) always runs too: every delta is taken to it.",
             autocompletion=complete_names("methods", "all"),
+            rich_help_panel=options.EDITED,
         ),
     ] = None,
     suite: options.Suite = None,
@@ -38,7 +39,8 @@ def evaluate(
         str | None,
         typer.Option(
             help="What the models learn and the methods edit: fur, or a public set in its place, "
-            "such as tofu_forget10 or counterfact_100. Default: fur."
+            "such as tofu_forget10 or counterfact_100. Default: fur.",
+            rich_help_panel=options.EDITED,
         ),
     ] = None,
     allow_task_code: options.AllowTaskCode = None,

@@ -26,13 +26,15 @@ def sequence(
             help="Methods by name or .py file, separated by commas, or all (those that can serve "
             "a request).",
             autocompletion=complete_names("methods", "all"),
+            rich_help_panel=options.EDITED,
         ),
     ] = None,
     requests: Annotated[
         str | None,
         typer.Option(
             help="What is asked for, one after another: forget or update, or the i-th of n parts "
-            "of their subjects, as forget:1/2. Default: forget:1/2,update,forget:2/2."
+            "of their subjects, as forget:1/2. Default: forget:1/2,update,forget:2/2.",
+            rich_help_panel=options.EDITED,
         ),
     ] = None,
     model: options.Model = None,
@@ -43,6 +45,7 @@ def sequence(
             help="What is asked after every stage: a suite with fur, or a YAML file. "
             "Default: requests.",
             autocompletion=complete_names("suites"),
+            rich_help_panel=options.ASKED,
         ),
     ] = None,
     tasks: options.Tasks = None,

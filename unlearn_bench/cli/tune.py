@@ -27,6 +27,7 @@ def tune(
             help="Methods by name or .py file, separated by commas, or all. "
             "Those without a search space are left out, with a note.",
             autocompletion=complete_names("methods", "all"),
+            rich_help_panel=options.EDITED,
         ),
     ] = None,
     trials: Annotated[
@@ -45,16 +46,25 @@ def tune(
     suite: Annotated[
         str,
         typer.Option(
-            help="What is asked of every trial: validation, or a YAML file with that part."
+            help="What is asked of every trial: validation, or a YAML file with that part.",
+            rich_help_panel=options.ASKED,
         ),
     ] = "validation",
     seed: Annotated[
-        int, typer.Option(min=0, help="Of the draws, and of every trial's training and sampling.")
+        int,
+        typer.Option(
+            min=0,
+            help="Of the draws, and of every trial's training and sampling.",
+            rich_help_panel=options.EDITED,
+        ),
     ] = 0,
     settings: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", metavar="METHOD.OPTION=VALUE", help="Fix an option: not drawn. Repeatable."
+            "--set",
+            metavar="METHOD.OPTION=VALUE",
+            help="Fix an option: not drawn. Repeatable.",
+            rich_help_panel=options.EDITED,
         ),
     ] = None,
     data: options.Data = None,
