@@ -55,8 +55,8 @@ def test_pages_follow_each_other(run: Path) -> None:
 def test_likelihoods_and_values_of_an_item(run: Path) -> None:
     code, text = said(str(run), "noop", "--task", "fur_choice", "--item", "forget-0")
     assert code == 0
-    assert "    -1.000  Pallow  greedy" in text
-    assert "    -2.500  Vinhassol\n" in text
+    assert "    −1.000  Pallow  greedy" in text
+    assert "    −2.500  Vinhassol\n" in text
     assert "forget_probability 0.500" in text
     assert "1 sample\n" in text
 

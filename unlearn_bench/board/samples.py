@@ -142,9 +142,10 @@ def _likelihoods(sample: Sample) -> Iterator[Text]:
     for place, (total, greedy) in enumerate(sample.likelihoods):
         text = str(options[place]) if named and isinstance(options, list) else f"option {place + 1}"
         length = len(sample.tokens[place].log_probs) if place < len(sample.tokens) else 0
-        each = f"  {shown(total / length)} per token" if length else ""
+        each = f"{total / length:9.3f} per token" if length else ""
+        figures = f"{total:10.3f}{each}".replace("-", "−")
         mark = "  greedy" if greedy else ""
-        yield Text(f"{INDENT}{total:10.3f}{each}  {one_line(text)}{mark}")
+        yield Text(f"{INDENT}{figures}  {one_line(text)}{mark}")
 
 
 def _value(value: Any) -> str:
