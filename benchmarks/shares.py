@@ -132,7 +132,7 @@ def main() -> None:
 
 
 def measure(plan: Any, checkpoint: Path) -> None:
-    (cell,) = plan.cells
+    cell = plan.cells[-1]  # the target's comes first
     steps = ModelSteps(plan, print)
 
     def tick(*what: Any) -> None:
