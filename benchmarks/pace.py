@@ -2,7 +2,7 @@
 
     python benchmarks/pace.py [--output FOLDER] [MODEL ...]
 
-Each model (a name, a file, a folder; `random-15m` is made in FOLDER) in a process of its own, in
+Each model (a name, a file, a folder; `random-15m` is made in FOLDER) in processes of its own, in
 the number formats of the main job: likelihoods of multiple-choice options, prompts that are read
 for one token, short texts that are written after short prompts, and steps of AdamW (of SGD where
 AdamW's states would not fit) on batches of fur's examples; and the start of the first model and the
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import random
 import subprocess
 import sys
@@ -53,8 +54,8 @@ def seconds_of(work: Callable[[], Any]) -> float:
     return time.perf_counter() - started
 
 
-def measure(model: OpenedModel) -> dict[str, float]:
-    """Seconds per token by kind of work; seconds of a start, and of a swap."""
+def evaluate(model: OpenedModel) -> dict[str, float]:
+    """Seconds per token of what an engine does; seconds of a start, and of a swap."""
     engine = open_engine()
     first, swap = (
         seconds_of(lambda: engine.load(model.folder, model.fingerprint)) for _ in range(2)
@@ -90,12 +91,11 @@ def measure(model: OpenedModel) -> dict[str, float]:
     started = seconds_of(lambda: engine.generate(read(TEXTS, PROMPT)))
     written = seconds_of(lambda: engine.generate(write())) - started
     found["write"] = written / (TEXTS * (WRITTEN - 1))
-    engine.close()
-    return {**found, "train": train_seconds(model)}
+    return found
 
 
-def train_seconds(model: OpenedModel) -> float:
-    """Per token of the examples, the optimiser's steps included."""
+def train_steps(model: OpenedModel) -> dict[str, float]:
+    """Seconds per token of the examples, the optimiser's steps included."""
     loaded, tokenizer = load_model(model.folder)
     room = psutil.virtual_memory().available
     fits = ADAMW_BYTES * loaded.num_parameters() < room / 2
@@ -109,7 +109,8 @@ def train_seconds(model: OpenedModel) -> float:
         training,
         seed=0,
     )
-    return log.seconds / sum(len(row.tokens) for row in encode(tokenizer, examples))
+    tokens = sum(len(row.tokens) for row in encode(tokenizer, examples))
+    return {"train": log.seconds / tokens}
 
 
 def fit(parameters: Sequence[float], seconds: Sequence[float]) -> tuple[float, float]:
@@ -118,8 +119,9 @@ def fit(parameters: Sequence[float], seconds: Sequence[float]) -> tuple[float, f
     weighted = np.stack([1 / taken, sizes / taken], axis=1)
     (constant, slope), *_ = np.linalg.lstsq(weighted, np.ones(len(taken)), rcond=None)
     if constant < 0:
-        column = sizes / taken
-        constant, slope = 0.0, float(column.sum() / (column @ column))
+        constant, slope = 0.0, weighted[:, 1].sum() / (weighted[:, 1] ** 2).sum()
+    elif slope < 0:
+        constant, slope = weighted[:, 0].sum() / (weighted[:, 0] ** 2).sum(), 0.0
     return float(constant), float(slope)
 
 
@@ -131,36 +133,48 @@ def print_fits(names: Sequence[str], found: Sequence[dict[str, float]]) -> None:
         print(f"{name[-23:]:24}{one['parameters'] / 1e6:10.0f} M{figures}")
     if len(found) < 2:
         return
-    sizes = [one["parameters"] for one in found]
     for kind in kinds:
-        constant, slope = fit(sizes, [one[kind] for one in found])
+        known = [one for one in found if not math.isnan(one[kind])]
+        if len(known) < 2:
+            continue
+        constant, slope = fit([one["parameters"] for one in known], [one[kind] for one in known])
         line = f"{kind:8}{constant:10.2g} s + {slope:.2g} s per parameter"
         if kind in OPERATIONS and slope:
             line += f": {OPERATIONS[kind] / slope / 1e9:.0f} G operations a second"
         print(line)
 
 
+def measured(spec: str) -> dict[str, float]:
+    """Each part in a process of its own; what one of them did not live to say is missing."""
+    found = dict.fromkeys(("parameters", "first", "swap", *OPERATIONS), math.nan)
+    for part in PARTS:
+        command = [sys.executable, __file__, spec, "--part", part]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+        if done.returncode:
+            print(f"{spec}: {part} ended with {done.returncode}", flush=True)
+        else:
+            found |= json.loads(done.stdout.strip().splitlines()[-1])
+    return found
+
+
+PARTS = {"evaluate": evaluate, "train": train_steps}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="*", metavar="MODEL", default=[RANDOM, "smollm2-135m"])
     parser.add_argument("--output", type=Path, default=Path("runs/pace"))
-    parser.add_argument("--one", help=argparse.SUPPRESS)
+    parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     silence_libraries(verbose=False)
-    if asked.one:
-        print(json.dumps(measure(open_model(asked.one))))
+    if asked.part:
+        print(json.dumps(PARTS[asked.part](open_model(asked.models[0]))))
         return
-    found = []
-    for name in asked.models:
-        if name == RANDOM:
-            folder = asked.output / RANDOM
-            spec = str(make_llama(folder, width=192, inner=512, layers=12, heads=6))
-        else:
-            spec = name
-        command = [sys.executable, __file__, "--one", spec]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-        found.append(json.loads(done.stdout.strip().splitlines()[-1]))
-    print_fits(asked.models, found)
+    specs = list(asked.models)
+    if RANDOM in specs:
+        small = make_llama(asked.output / RANDOM, width=192, inner=512, layers=12, heads=6)
+        specs[specs.index(RANDOM)] = str(small)
+    print_fits(asked.models, [measured(spec) for spec in specs])
 
 
 if __name__ == "__main__":

@@ -265,14 +265,16 @@ def test_an_edit_without_training_is_cheaper_than_one_with() -> None:
     noop = edit({"kind": "edit", "needs": ()})
     trained = edit({"kind": "loss", "needs": ("forget",)}, epochs=5, batch_size=16)
     longer = edit({"kind": "loss", "needs": ("forget",)}, epochs=10, batch_size=16)
+    few = edit({"kind": "loss", "needs": ("forget",), "layers": 3}, epochs=10, batch_size=16)
     assert noop < trained < longer
+    assert noop < few < longer
 
 
 def test_a_method_that_trains_from_the_base_costs_what_preparing_the_target_costs() -> None:
     base = estimate.estimate_edit(
         {"kind": "edit", "needs": ("base",)}, {"shards": 2}, {"base": 100}, 134.5e6, CPU
     )
-    start = estimate.START_SECONDS + estimate.MOVE_SECONDS * 134.5e6
+    start = estimate.START_SECONDS + estimate.SAVE_SECONDS * 134.5e6
     assert base == start + CPU.seconds("train", 100 * estimate.PREPARE_TOKENS, 134.5e6)
 
 

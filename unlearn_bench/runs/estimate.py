@@ -28,11 +28,13 @@ from unlearn_bench.runs.store import RECORD
 from unlearn_bench.training.prepare import Recipe
 
 START_SECONDS = 2.0  # of a half of a cell, besides what grows with the model
-MOVE_SECONDS = 7.5e-9  # per parameter: written, hashed, read and proven
+SAVE_SECONDS = 2e-8  # per parameter of an edited model: read, compared with θ₀, written, hashed
+SWAP_SECONDS = 4e-8  # per parameter: hashed, read and proven, then θ₀ in its place
 JUDGE_SECONDS = 0.007  # per text, in batches
-PREPARE_TOKENS = 165  # per text that the target or the exact model is trained on, all passes
-EXAMPLE_TOKENS = 60  # one training example with its prompt
-CLOSED_FORM_TOKENS = 4_000  # what an edit without training reads to decide where to cut
+PREPARE_TOKENS = 130  # per text that the target or the exact model is trained on, all passes
+EXAMPLE_TOKENS = 40  # one training example with its prompt
+PARTLY = 0.5  # of a training's work where a method trains few layers
+CLOSED_FORM_TOKENS = 3_000  # what an edit without training reads to decide where to cut
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def estimate_evaluation(
         judged += texts * cost.judged
     work = sum(machine.seconds(kind, count, parameters) for kind, count in tokens.items())
     work += machine.on_cores(judged * JUDGE_SECONDS)
-    return START_SECONDS + MOVE_SECONDS * parameters + work
+    return START_SECONDS + SWAP_SECONDS * parameters + work
 
 
 def estimate_edit(
@@ -116,7 +118,7 @@ def estimate_edit(
 
     A method that needs the base trains on all that the target was trained on (set "base").
     """
-    moved = START_SECONDS + MOVE_SECONDS * parameters
+    moved = START_SECONDS + SAVE_SECONDS * parameters
     if "base" in facts.get("needs", ()):
         read = examples.get("base", 0) * PREPARE_TOKENS
         return moved + machine.seconds("train", read, parameters)
@@ -129,6 +131,8 @@ def estimate_edit(
         drawn = float(options.get("comments") or math.inf)  # of a set, where a method says so
         steps = epochs * max(min(examples[name], drawn) for name in sets) / batch
     tokens = steps * batch * EXAMPLE_TOKENS * max(len(sets), 1)
+    if facts.get("layers"):
+        tokens *= PARTLY
     if facts.get("kind") == "edit":
         tokens = max(tokens, CLOSED_FORM_TOKENS) if facts.get("needs") else 0.0
     return moved + machine.seconds("train", tokens, parameters)

@@ -27,12 +27,13 @@ class Pace:
     overhead: float
 
 
-# Two cores: trainings in bf16 and likelihoods in fp32 under torch, texts in bf16 with vLLM.
+# Two cores: trainings in bf16 and likelihoods in fp32 under torch, texts in bf16 with vLLM. Fitted
+# by benchmarks/pace.py to models of 14 million to 1.8 billion parameters (docs/scale.md).
 CPU: Mapping[Work, Pace] = {
-    "train": Pace(266e9, 0.0),
-    "score": Pace(108e9, 0.0),
-    "read": Pace(150e9, 0.0),
-    "write": Pace(108e9, 0.0),
+    "train": Pace(184e9, 2.0e-4),
+    "score": Pace(195e9, 2.3e-4),
+    "read": Pace(432e9, 9.1e-6),
+    "write": Pace(554e9, 9.2e-4),
 }
 
 
