@@ -111,15 +111,9 @@ def disturb(arguments: argparse.Namespace, target: Path, run: Path, longest: flo
         _, alive = psutil.wait_procs(whole, SETTLE)
         tally.wrong += [f"process {one.pid} outlives the command" for one in alive]
         tally.kills += 1
-        now = finished(run)
-        tally.wrong += [
-            f"{name} was written again" for name in known if now.get(name) != known[name]
-        ]
-        known = now
-        tally.finished_at_kills.append(len(now))
-        print(
-            f"  {run.name}: {what} after {after:.1f} s; {len(now)} cells are finished", flush=True
-        )
+        known = tally.compare(known, finished(run))
+        done = f"{len(known)} cells are finished"
+        print(f"  {run.name}: {what} after {after:.1f} s; {done}", flush=True)
     last = start(arguments, target, run)
     if code := last.wait():
         tally.wrong.append(f"the last run ended with {code}")
