@@ -31,7 +31,8 @@ from unlearn_bench.data.fur import load_fur
 from unlearn_bench.engine.base import Generation, open_engine
 from unlearn_bench.engine.token_tree import Request, plan_groups
 from unlearn_bench.models.load import load_model
-from unlearn_bench.models.open import OpenedModel, open_model
+from unlearn_bench.models.open import open_model
+from unlearn_bench.models.opened import OpenedModel
 from unlearn_bench.runs.progress import silence_libraries
 from unlearn_bench.runs.speed import OPERATIONS
 from unlearn_bench.training.batches import encode

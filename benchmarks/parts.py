@@ -40,7 +40,8 @@ from unlearn_bench.engine.likelihood import LikelihoodScorer
 from unlearn_bench.engine.token_tree import Request
 from unlearn_bench.engine.vllm_engine import ENVIRONMENT, VllmEngine
 from unlearn_bench.models.load import load_model
-from unlearn_bench.models.open import OpenedModel, open_model
+from unlearn_bench.models.open import open_model
+from unlearn_bench.models.opened import OpenedModel
 from unlearn_bench.protocols.catalog import find_protocol
 from unlearn_bench.runs.judge import load_judges, scorer_candidates
 from unlearn_bench.runs.store import read_samples, write_samples

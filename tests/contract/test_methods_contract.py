@@ -16,7 +16,7 @@ from unlearn_bench.methods.contract import METHOD_FACTS, NEEDS, EditContext, Edi
 from unlearn_bench.methods.options import options_model, resolve_options
 from unlearn_bench.methods.run import edit_model
 from unlearn_bench.models.load import load_model, save_model
-from unlearn_bench.models.open import OpenedModel
+from unlearn_bench.models.opened import OpenedModel
 from unlearn_bench.registry import Card, list_cards
 from unlearn_bench.runs.requests import READ, REQUESTED, Kind, find_obstacle
 from unlearn_bench.runs.steps import in_parts

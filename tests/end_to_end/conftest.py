@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from unlearn_bench.errors import MissingDataError
-from unlearn_bench.models.open import OpenedModel, open_model
+from unlearn_bench.models.open import open_model
+from unlearn_bench.models.opened import OpenedModel
 
 
 @pytest.fixture(scope="session")

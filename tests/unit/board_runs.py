@@ -14,7 +14,7 @@ from typing import Any
 from unlearn_bench.board.publish import publish
 from unlearn_bench.compare.aggregate import aggregate
 from unlearn_bench.methods.contract import EditData
-from unlearn_bench.models.open import OpenedModel
+from unlearn_bench.models.opened import OpenedModel
 from unlearn_bench.protocols.catalog import find_protocol
 from unlearn_bench.registry import list_cards
 from unlearn_bench.runs.contract import CellResult

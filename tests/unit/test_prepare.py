@@ -17,7 +17,7 @@ from unlearn_bench.data.fur import FurData, load_fur
 from unlearn_bench.errors import CorruptDataError
 from unlearn_bench.models.fingerprint import fingerprint
 from unlearn_bench.models.load import load_model
-from unlearn_bench.models.open import OpenedModel
+from unlearn_bench.models.opened import OpenedModel
 from unlearn_bench.schema import Example
 from unlearn_bench.training import batches, loop, prepare
 from unlearn_bench.training.likelihood import kl_to_reference, nll_mean

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shutil
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,25 @@ def test_code_hash_follows_imports_within_the_package(
     assert provenance.code_sha256([package / "a.py"]) == before
     (package / "c.py").write_text("X = 2\n")
     assert provenance.code_sha256([package / "a.py"]) != before
+
+
+def test_a_new_source_of_models_changes_no_edit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "unlearn_bench"
+    shutil.copytree(provenance.PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(provenance, "PACKAGE", package)
+    edit = [package / "methods" / "npo.py", package / "methods" / "run.py"]
+
+    def changed(*names: str) -> str:
+        for name in names:
+            with (package / name).open("a") as file:
+                file.write("# changed\n")
+        return provenance.code_sha256(edit)
+
+    before = provenance.code_sha256(edit)
+    assert changed("models/embedded.py", "models/open.py", "models/hub.py") == before
+    assert changed("training/prepare.py") != before
 
 
 def test_code_hash_of_a_users_file_does_not_depend_on_its_folder(tmp_path: Path) -> None:

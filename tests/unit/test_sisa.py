@@ -14,7 +14,7 @@ from unlearn_bench.methods.contract import EditContext, EditData
 from unlearn_bench.methods.run import edit_model
 from unlearn_bench.methods.sisa import divide, first_touched
 from unlearn_bench.models.load import save_model
-from unlearn_bench.models.open import OpenedModel
+from unlearn_bench.models.opened import OpenedModel
 from unlearn_bench.registry import find_card
 from unlearn_bench.schema import Example
 from unlearn_bench.training.prepare import BaseTraining, Recipe

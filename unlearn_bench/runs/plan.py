@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from unlearn_bench.data.options import SourceOptions
     from unlearn_bench.data.public import EditSet
     from unlearn_bench.methods.contract import EditData
-    from unlearn_bench.models.open import OpenedModel
+    from unlearn_bench.models.opened import OpenedModel
     from unlearn_bench.protocols.catalog import Protocol
     from unlearn_bench.runs.tuned import Winner
 

@@ -36,7 +36,8 @@ from unlearn_bench.models.fingerprint import (
     template_hash,
     tokenizer_hash,
 )
-from unlearn_bench.models.open import OpenedModel, open_model
+from unlearn_bench.models.open import open_model
+from unlearn_bench.models.opened import OpenedModel
 from unlearn_bench.protocols.catalog import MINI, Protocol, list_protocols
 from unlearn_bench.protocols.task_files import check_task_file, definition_sha256, is_task_file
 from unlearn_bench.registry import Card, load_function

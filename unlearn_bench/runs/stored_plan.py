@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from unlearn_bench.models.open import OpenedModel
+from unlearn_bench.models.opened import OpenedModel
 from unlearn_bench.protocols.catalog import Protocol
 from unlearn_bench.registry import Card
 from unlearn_bench.runs.finished import StoredCell

@@ -17,7 +17,7 @@ from unlearn_bench.data.public import EditSet
 from unlearn_bench.errors import CorruptDataError, UnlearnBenchError
 from unlearn_bench.models.fingerprint import fingerprint
 from unlearn_bench.models.load import load_model, save_model
-from unlearn_bench.models.open import OpenedModel
+from unlearn_bench.models.opened import OpenedModel
 from unlearn_bench.schema import Example
 from unlearn_bench.training.batches import SetBatches
 from unlearn_bench.training.likelihood import Model, kl_to_reference, nll_mean
