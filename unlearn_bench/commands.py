@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from unlearn_bench.config import OWN_SET, RunConfig, load_config
-from unlearn_bench.errors import UnlearnBenchError, UsageError
+from unlearn_bench.errors import CorruptDataError, UnlearnBenchError, UsageError
 from unlearn_bench.runs.launched import is_helper, is_launched
 from unlearn_bench.runs.progress import Reporter, silence_libraries
 from unlearn_bench.runs.supervise import can_supervise, require_supervised, supervise
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from unlearn_bench.runs.contract import CellResult, Keep, Steps
     from unlearn_bench.runs.detectable import Detectable
     from unlearn_bench.runs.estimate import Estimate
-    from unlearn_bench.runs.plan import Plan
+    from unlearn_bench.runs.plan import Cell, Plan
     from unlearn_bench.runs.tune import Tuning
     from unlearn_bench.runs.verify import Finding
 
@@ -360,10 +360,13 @@ def print_plan(plan: Plan, console: Console) -> None:
 
     say = console.print
     print_setting(plan, console)
-    total = 0.0
+    total, done = 0.0, 0
     for cell, estimate in zip(plan.cells, estimate_cells(plan), strict=True):
-        total += estimate.seconds
         basis = "measured before" if estimate.measured else "estimated"
+        if _is_done(plan, cell):
+            basis, done = "done", done + 1
+        else:
+            total += estimate.seconds
         say(
             f"cell    {cell.label:<38} edit {estimate.edit_seconds:6.0f} s   "
             f"evaluate {estimate.evaluate_seconds:6.0f} s   "
@@ -376,10 +379,23 @@ def print_plan(plan: Plan, console: Console) -> None:
     for note in plan.notes:
         say(f"note    {note}", markup=False, highlight=False, soft_wrap=True)
     cells = f"{len(plan.cells)} cell{'s' if len(plan.cells) > 1 else ''}"
-    line = f"total   {cells}, {minutes(total)}, estimated; finished cells are not run again"
-    if first := estimate_preparation(plan):
+    cells += f" of which {done} done; the rest" if done else ","
+    line = f"total   {cells} {minutes(total)}, estimated; finished cells are not run again"
+    if done < len(plan.cells) and (first := estimate_preparation(plan)):
         line += f"; preparing the models takes {minutes(first)} more where they are not cached"
     say(line, highlight=False, soft_wrap=True)
+
+
+def _is_done(plan: Plan, cell: Cell) -> bool:
+    """Whether the output folder has it, whole and successful; a damaged one is computed again."""
+    from unlearn_bench.runs.store import cell_folder, read_record
+
+    folder = cell_folder(plan.output, cell.key, cell.method, cell.seed)
+    try:
+        found = read_record(folder, cell.key)
+    except CorruptDataError:
+        return False
+    return found is not None and found.status == "success"
 
 
 def print_detectable(plan: Plan, console: Console) -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from tests.unit.run_doubles import SmallSteps, cell, plan
 from tests.unit.test_execute import Screen
+from unlearn_bench import commands
+from unlearn_bench.runs import detectable
+from unlearn_bench.runs import estimate as estimates
 from unlearn_bench.runs.estimate import Estimate
 from unlearn_bench.runs.execute import execute
 from unlearn_bench.runs.time_left import TimeLeft
@@ -103,3 +108,31 @@ def test_what_is_done_already_is_said_once_and_not_expected_again(tmp_path: Path
     assert first.endswith("under these very settings: 1 success; a success is not computed again")
     assert any(line.endswith("cell 1/3 noop seed 0: already done") for line in rest)
     assert sum("about 50 min left" in line for line in rest) == 1
+
+
+def test_a_dry_run_says_what_is_done_and_counts_only_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second of three cells ended well, the first did not and is computed again; then the
+    second's samples are altered, so that it counts as none.
+    """
+    cells = [cell("npo"), cell("noop"), cell("pdu")]
+    execute(plan(tmp_path, cells[1]), SmallSteps, Screen())
+    own = plan(tmp_path, *cells)
+    monkeypatch.setattr(estimates, "estimate_cells", lambda plan: [estimate(600, 0)] * 3)
+    monkeypatch.setattr(estimates, "estimate_preparation", lambda plan: 120.0)
+    monkeypatch.setattr(detectable, "detectable_effects", lambda plan: [])
+
+    def said() -> list[str]:
+        console = Console(width=200, record=True, file=io.StringIO())
+        commands.print_plan(own, console)
+        lines = console.export_text().splitlines()
+        return [line for line in lines if line.startswith(("cell", "total"))]
+
+    *rows, total = said()
+    assert ["done" in row.split() for row in rows] == [False, True, False]
+    assert total.startswith("total   3 cells of which 1 done; the rest about 20 min, estimated")
+    assert "preparing the models takes about 2 min" in total
+    (stored,) = tmp_path.glob("cells/*/samples.parquet")
+    stored.write_bytes(b"other")
+    assert said()[-1].startswith("total   3 cells, about 30 min, estimated")
