@@ -70,7 +70,7 @@ def write_cell(
     plan = {"key": key, "suite": suite, "determinants": determinants}
     files = {"plan.json": store.write_json(folder / "plan.json", plan)}
     if status in SCORED:
-        scores = aggregate(rows, {"quiz": protocol})
+        scores = aggregate(rows, {protocol.name: protocol})
         found = {"decoding": decoding, "weights_fingerprint": f"sha256:{method}{seed}"}
         files["items.parquet"] = store.write_items(folder / "items.parquet", rows)
         files["scores.json"] = store.write_json(folder / "scores.json", scores)

@@ -18,7 +18,9 @@ from tests.unit.test_paired import column, noise, rows
 from unlearn_bench.compare.differences import Difference, judge_differences, measure_difference
 from unlearn_bench.compare.measures import Measure, by_metric
 from unlearn_bench.compare.nearness import TEST, TEST_OF_SEEDS, nearness
-from unlearn_bench.schema import Direction
+from unlearn_bench.protocols.catalog import list_protocols
+from unlearn_bench.runs.resolve import protocol_digest
+from unlearn_bench.schema import Direction, ItemScore
 
 GOOD, BAD = [1.0] * 18 + [0.0] * 2, [1.0] * 4 + [0.0] * 16
 
@@ -73,6 +75,69 @@ def test_groups_too_few_for_any_difference_are_said_to_be(
     else:
         assert acc["verdict"] == "no difference seen"
         assert acc["reason"] == "5 independent groups are too few to show any"
+
+
+def test_what_one_test_could_show_many_may_not_and_it_is_said(tmp_path: Path) -> None:
+    """Six groups give no p below 2/2⁶ = .031, which Holm doubles for two tests; unless the other's
+    p is smaller and seen: then it asks .05 of the second.
+    """
+    first = run_of(tmp_path / "a", [0.0] * 6, [0.0] * 20)
+    alike = run_of(tmp_path / "b", [1.0] * 6, [0.0] * 20)
+    other = run_of(tmp_path / "c", [1.0] * 6, [1.0] * 20)
+    found = compared(str(first), str(alike))
+    assert found["quiz.acc"]["verdict"] == "no difference seen"
+    assert found["quiz.acc"]["reason"] == (
+        "6 independent groups are too few to show any among 2 tests"
+    )
+    assert found["quiz.toxicity"]["reason"] == ""  # 20 groups would do
+    found = compared(str(first), str(other))
+    assert {row["verdict"] for row in found.values()} == {"better", "worse"}
+    found = compared(str(first), f"{run_of(tmp_path / 'd', [0.0] * 6, [1.0] * 20)}")
+    assert found["quiz.acc"]["reason"] == ""  # beside the other it could have been seen
+
+
+def test_resamples_too_few_for_a_family_are_said_to_be() -> None:
+    """Of 2²⁰ swaps 39 are drawn: no p below 1/40, which is seen alone and not among three."""
+    values = noise(1, 20)
+    one = measure_difference(
+        MEASURES["higher"], [by_metric(rows(values))], [by_metric(rows(values + 1))], (), 39
+    )
+    assert judge_differences([one], 39)[0].verdict == "better"
+    found = judge_differences([one] * 3, 39)[0]
+    assert found.verdict == "no difference seen"
+    assert found.reason == "39 resamples are too few to show any among 3 tests"
+
+
+def pages(folder: Path, word: float) -> str:
+    """A run of a task that this package has: its perplexities of eight pages."""
+    protocol = list_protocols()["wikitext_mini"]
+    rows = [
+        ItemScore(protocol.name, metric, str(page), "", word + page / 100, 1.0)
+        for metric in protocol.metrics
+        for page in range(8)
+    ]
+    task = {"limit": 8, "data_sha256": "d", "protocol_sha256": protocol_digest(protocol)}
+    write_cell(folder, "noop", rows, protocol=protocol, suite__tasks={protocol.name: task})
+    return str(folder)
+
+
+def test_headline_metrics_are_one_family_and_all_are_compared_where_asked(tmp_path: Path) -> None:
+    """Eight pages give 2/2⁸ = .0078: as the one headline metric, or three times it."""
+    first, second = pages(tmp_path / "a", 1.0), pages(tmp_path / "b", 2.0)
+    found = compared(first, second)
+    assert list(found) == ["wikitext_mini.word_perplexity"]
+    assert found["wikitext_mini.word_perplexity"]["p_adjusted"] == pytest.approx(2 / 2**8)
+    every = compared(first, second, "--metrics", "*")
+    assert len(every) == len(list_protocols()["wikitext_mini"].metrics) == 3
+    assert every["wikitext_mini.word_perplexity"]["p_adjusted"] == pytest.approx(6 / 2**8)
+    told = json.loads(invoke("compare", first, second, "--json").stdout)
+    assert (told["tests"], told["pairs"][0]["left_out"]) == (1, 2)
+    for form in ((), ("--markdown",)):
+        shown = " ".join(invoke("compare", first, second, *form).stdout.replace("\\", "").split())
+        assert "Holm's p is over 1 test: the tasks' headline metrics." in shown
+        assert "--metrics '*' compares 2 others too" in shown
+        shown = invoke("compare", first, second, "--metrics", "*", *form).stdout
+        assert "Holm's p is over 3 tests: everything shown." in shown
 
 
 def test_all_seeds_of_a_method_are_compared_together(tmp_path: Path) -> None:

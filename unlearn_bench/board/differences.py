@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,7 +34,26 @@ LEGEND = (
 
 def render_differences(pairs: Sequence[Pair]) -> Group:
     """For a terminal."""
-    return Group(*(part for pair in pairs for part in _block(pair)), Text(LEGEND, style="dim"))
+    legend = Text(f"{_family(pairs)} {LEGEND}", style="dim")
+    return Group(*(part for pair in pairs for part in _block(pair)), legend)
+
+
+def _family(pairs: Sequence[Pair]) -> str:
+    """What Holm's adjustment is over."""
+    tests, left_out = _count_tests(pairs), sum(pair.left_out for pair in pairs)
+    over = f"Holm's p is over {tests} test{'' if tests == 1 else 's'}"
+    if not left_out:
+        return f"{over}: everything shown."
+    others = f"{left_out} other{'' if left_out == 1 else 's'}"
+    return (
+        f"{over}: the tasks' headline metrics. --metrics '*' compares {others} too and adjusts "
+        "over all."
+    )
+
+
+def _count_tests(pairs: Sequence[Pair]) -> int:
+    found = [one.found for pair in pairs for one in pair.differences if one.found]
+    return sum(not math.isnan(one.p) for one in found)
 
 
 def _block(pair: Pair) -> list[Text | Table]:
@@ -104,7 +124,7 @@ def _cells(one: Difference) -> list[str]:
 
 def render_differences_markdown(pairs: Sequence[Pair]) -> str:
     """One table per pair."""
-    lines = ["# Comparison", "", LEGEND]
+    lines = ["# Comparison", "", escape(f"{_family(pairs)} {LEGEND}")]
     for pair in pairs:
         lines += ["", f"## {escape(_title(pair))}", ""]
         lines += [f"- {escape(inert(note))}" for note in pair.notes]
@@ -119,10 +139,14 @@ def render_differences_markdown(pairs: Sequence[Pair]) -> str:
 
 def render_differences_json(pairs: Sequence[Pair], error: str = "") -> str:
     """For programs: `nan` where a value is missing, `inf` where a model diverged. error: what
-    stopped the comparison before there was a pair.
+    stopped the comparison before there was a pair. tests: what Holm's adjustment is over.
     """
-    shown = [_pair_json(pair) for pair in pairs]
-    content = {"format": FORMAT, "error": inert(error), "pairs": shown}
+    content = {
+        "format": FORMAT,
+        "error": inert(error),
+        "tests": _count_tests(pairs),
+        "pairs": [_pair_json(pair) for pair in pairs],
+    }
     return json.dumps(content, indent=1, ensure_ascii=True, allow_nan=False) + "\n"
 
 
@@ -132,6 +156,7 @@ def _pair_json(pair: Pair) -> dict[str, Any]:
         "second": inert(pair.second),
         "reason": inert(pair.reason),
         "notes": [inert(note) for note in pair.notes],
+        "left_out": pair.left_out,
         "metrics": [_difference_json(one) for one in pair.differences],
     }
 

@@ -27,7 +27,10 @@ def compare(
     second: Annotated[str, typer.Argument(help="The same; the verdict is on it.", metavar="B")],
     metrics: Annotated[
         str,
-        typer.Option(help="Only these metrics, separated by commas; * stands for any letters."),
+        typer.Option(
+            help="These metrics, separated by commas; * stands for any letters. Default: those "
+            "that the board shows."
+        ),
     ] = "",
     as_json: options.AsJson = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,

@@ -10,8 +10,8 @@ from typing import Literal
 from unlearn_bench.compare.columns import align
 from unlearn_bench.compare.intervals import RESAMPLES
 from unlearn_bench.compare.measures import Measure
-from unlearn_bench.compare.nearness import nearness
-from unlearn_bench.compare.paired import MCNEMAR, SWAPS, Comparison, compare, holm
+from unlearn_bench.compare.nearness import TEST, TEST_OF_SEEDS, nearness
+from unlearn_bench.compare.paired import MCNEMAR, SEEDS, SWAPS, Comparison, compare, holm
 from unlearn_bench.schema import ItemScore
 
 LEVEL = 0.05  # of the adjusted p below which a difference is called one
@@ -73,22 +73,59 @@ def _names(*sides: Sequence[object]) -> list[str]:
     ]
 
 
-def judge_differences(differences: Sequence[Difference]) -> list[Difference]:
+def judge_differences(
+    differences: Sequence[Difference], resamples: int = RESAMPLES
+) -> list[Difference]:
     """The same with Holm's adjusted p over all of them, and a verdict each."""
-    adjusted = holm([one.found.p if one.found else math.nan for one in differences])
+    found = [one.found.p if one.found else math.nan for one in differences]
+    judged = [
+        _judge(replace(one, p_adjusted=p)) for one, p in zip(differences, holm(found), strict=True)
+    ]
     return [
-        _judge(replace(one, p_adjusted=p)) for one, p in zip(differences, adjusted, strict=True)
+        replace(
+            one, reason=_out_of_reach(one.found, [*found[:place], *found[place + 1 :]], resamples)
+        )
+        if one.found and one.verdict == "no difference seen"
+        else one
+        for place, one in enumerate(judged)
     ]
 
 
-def _out_of_reach(found: Comparison) -> str:
+def _out_of_reach(found: Comparison, others: Sequence[float], resamples: int) -> str:
     """Why not even the clearest difference could have been seen; "" where one could have been.
 
-    Of all label swaps of k groups the observed one and its mirror image are always as extreme.
+    others: p of all that is compared beside it, which Holm's adjustment counts with it.
     """
-    if found.test in (MCNEMAR, SWAPS) and 2 / 2**found.clusters > LEVEL:
-        return f"{found.clusters} independent groups are too few to show any"
-    return ""
+    least = _least(found, resamples)
+    if holm([least, *others])[0] <= LEVEL:
+        return ""
+    tests = 1 + sum(not math.isnan(p) for p in others)
+    among = f" among {tests} tests" if least <= LEVEL else ""
+    drawn = least != _least_of_swaps(found)
+    what = f"{resamples} resamples" if drawn else f"{found.clusters} independent groups"
+    return f"{what} are too few to show any{among}"
+
+
+def _least(found: Comparison, resamples: int) -> float:
+    """The smallest p that the test can give, however far apart the models are; where swaps are
+    drawn, what was observed counts as one of them (`compare.paired`).
+    """
+    exact = _least_of_swaps(found)
+    swaps = exact if 2**found.clusters <= resamples else 1 / (resamples + 1)
+    tails = 2 / (resamples + 1)
+    of_test: dict[str, float] = {
+        MCNEMAR: exact,
+        SWAPS: swaps,
+        TEST: swaps,
+        SEEDS: tails,
+        TEST_OF_SEEDS: max(swaps, tails),
+    }
+    return of_test[found.test]
+
+
+def _least_of_swaps(found: Comparison) -> float:
+    """Of all label swaps of k groups the observed one and its mirror image are as extreme."""
+    return 0.5 ** (found.clusters - 1)
 
 
 def _judge(difference: Difference) -> Difference:
@@ -106,7 +143,7 @@ def _judge(difference: Difference) -> Difference:
     if direction == "nearer_exact" and math.isnan(difference.distance):
         return replace(difference, verdict="not judged", reason="no exact model to read it by")
     if difference.p_adjusted > LEVEL:
-        return replace(difference, verdict="no difference seen", reason=_out_of_reach(found))
+        return replace(difference, verdict="no difference seen")
     gained = {
         "higher": found.difference > 0,
         "lower": found.difference < 0,

@@ -17,7 +17,8 @@ from unlearn_bench.runs.sides import MeasuredCell, Side, read_exact
 @dataclass(frozen=True)
 class Pair:
     """One comparison of two models. differences are second minus first, a verdict each; without
-    any, `reason` says which model has no scores. notes: what the reader should know.
+    any, `reason` says which model has no scores. notes: what the reader should know. left_out: how
+    many metrics are no headline and were not asked for.
     """
 
     first: str
@@ -25,6 +26,7 @@ class Pair:
     differences: tuple[Difference, ...] = ()
     reason: str = ""
     notes: tuple[str, ...] = ()
+    left_out: int = 0
 
 
 def pair_up(first: Mapping[str, Side], second: Mapping[str, Side]) -> list[tuple[Side, Side]]:
@@ -45,12 +47,14 @@ def compare_pairs(
 ) -> list[Pair]:
     """Compare every pair. Holm's adjustment is over all metrics of all of them.
 
-    patterns: only these metrics; all without any. Raises IncomparableError for another protocol or
+    patterns: only these metrics; without any the headline metrics, since every further one makes
+    it harder to see any of them. Raises IncomparableError for another protocol or
     other items, UsageError for a pattern that names nothing.
     """
     found = [_compare_pair(first, second, patterns, resamples) for first, second in pairs]
     _refuse_idle(patterns, found)
-    judged = iter(judge_differences([one for pair in found for one in pair.differences]))
+    every = [one for pair in found for one in pair.differences]
+    judged = iter(judge_differences(every, resamples))
     return [
         replace(pair, differences=tuple(next(judged) for _ in pair.differences)) for pair in found
     ]
@@ -78,12 +82,22 @@ def _compare_pair(first: Side, second: Side, patterns: Sequence[str], resamples:
     exact = _exact_of(first, second)
     sides = (first.cells, second.cells, exact)
     here, there, best = ([cell.rows for cell in cells] for cells in sides)
-    differences = [
-        measure_difference(measure, here, there, best, resamples)
-        for measure in _measures(first.cells, second.cells)
-        if not patterns or any(fnmatch.fnmatchcase(measure.name, part) for part in patterns)
+    every = _measures(first.cells, second.cells)
+    chosen = _choose(every, patterns)
+    differences = [measure_difference(one, here, there, best, resamples) for one in chosen]
+    left_out = 0 if patterns else len(every) - len(chosen)
+    return Pair(first.label, second.label, tuple(differences), "", tuple(told), left_out)
+
+
+def _choose(measures: Sequence[Measure], patterns: Sequence[str]) -> list[Measure]:
+    """What was asked for; else, as on a board, the headline metrics, or all where none is one."""
+    if not patterns:
+        return [measure for measure in measures if measure.headline] or list(measures)
+    return [
+        measure
+        for measure in measures
+        if any(fnmatch.fnmatchcase(measure.name, part) for part in patterns)
     ]
-    return Pair(first.label, second.label, tuple(differences), notes=tuple(told))
 
 
 def _measures(first: Sequence[MeasuredCell], second: Sequence[MeasuredCell]) -> list[Measure]:
