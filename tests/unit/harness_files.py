@@ -48,9 +48,11 @@ def write_index(cache: Path) -> None:
     """A kept index of lm-eval's names; without one the first unknown name costs a minute."""
     file = cache / "lm-eval" / f"tasks-{metadata.version('lm-eval')}.json"
     file.parent.mkdir(parents=True)
-    names = {"hellaswag": "hellaswag/hellaswag.yaml", "wmdp": "wmdp/_wmdp.yaml"}
-    kinds = {"hellaswag": "TASK", "wmdp": "GROUP"}
-    kept = {name: [kinds[name], path, []] for name, path in names.items()}
+    kept: dict[str, list[Any]] = {
+        "hellaswag": ["TASK", "hellaswag/hellaswag.yaml", []],
+        "meqsum": ["TASK", "meqsum/meqsum.yaml", []],
+        "wmdp": ["GROUP", "wmdp/_wmdp.yaml", []],
+    }
     file.write_text(json.dumps(kept), encoding="utf-8")
 
 
@@ -114,3 +116,28 @@ def _keep(folder: Path, split: str, rows: list[dict[str, Any]]) -> None:
         "splits": {split: count},
     }
     (place / "dataset_info.json").write_text(json.dumps(info))
+
+
+def write_script(file: Path, marker: Path) -> Path:
+    """A metric as `evaluate` takes it, a script in a folder of its name; it makes `marker`."""
+    file.parent.mkdir(parents=True)
+    file.write_text(
+        f"""
+import os
+import datasets
+import evaluate
+
+os.mkdir({str(marker)!r})
+
+
+class Loud(evaluate.Metric):
+    def _info(self):
+        features = datasets.Features(predictions=datasets.Value("int64"))
+        return evaluate.MetricInfo(description="", citation="", features=features)
+
+    def _compute(self, predictions):
+        return {{"loud": 1.0}}
+""",
+        encoding="utf-8",
+    )
+    return file.parent

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,20 +12,26 @@ import pytest
 from lm_eval.api import metrics as lm_eval_metrics
 from lm_eval.api.group import Group
 from lm_eval.config.group import AggMetricConfig
+from lm_eval.tasks._yaml_loader import load_yaml
 
+from tests.unit import harness_files
 from tests.unit.harness_files import CAPITALS, write_index, write_task
 from unlearn_bench.compare.aggregate import aggregate
 from unlearn_bench.data.options import SourceOptions
+from unlearn_bench.engine.base import open_engine
+from unlearn_bench.engine.evaluate import CODE_ALLOWED, evaluate, load_tasks
 from unlearn_bench.errors import (
     MissingDataError,
     UnknownNameError,
     UnsafeArtefactError,
     UsageError,
 )
+from unlearn_bench.models.fingerprint import fingerprint
 from unlearn_bench.protocols import harness
 from unlearn_bench.protocols.catalog import Metric, Protocol
 from unlearn_bench.protocols.harness import HarnessTasks, asked_positions, load_harness_tasks
 from unlearn_bench.protocols.scoring import score_samples
+from unlearn_bench.protocols.task_files import FLAG
 from unlearn_bench.schema import Sample
 
 
@@ -101,6 +109,124 @@ def test_code_that_was_allowed_runs(tmp_path: Path) -> None:
     assert names == ["capitals.yaml", "code.py"]
 
 
+def with_metric(path: Path, metric: str) -> Path:
+    """The task file with one metric more, before the others."""
+    entry = f"  - {{metric: {metric}, aggregation: mean, higher_is_better: true}}"
+    path.write_text(path.read_text().replace("metric_list:", f"metric_list:\n{entry}"))
+    return path
+
+
+@pytest.fixture
+def scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where `evaluate` keeps and imports scripts; it is off the network."""
+    from evaluate import config
+
+    monkeypatch.setattr(config, "HF_EVALUATE_OFFLINE", True)
+    monkeypatch.setattr(config, "HF_MODULES_CACHE", str(tmp_path))
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    yield tmp_path / "evaluate_modules"
+    for name in [name for name in sys.modules if name.startswith("evaluate_modules")]:
+        del sys.modules[name]
+
+
+def test_a_metric_that_is_a_script_is_imported_only_with_the_flag(
+    tmp_path: Path, scripts: Path
+) -> None:
+    """lm-eval imports the script for its mere name; that the flag does so shows that it is one."""
+    marker = tmp_path / "executed"
+    script = harness_files.write_script(tmp_path / "loud" / "loud.py", marker)
+    path = with_metric(write_task(tmp_path / "task"), str(script))
+    with pytest.raises(UnsafeArtefactError, match="script") as caught:
+        load(path)
+    assert caught.value.exit_code == 4
+    assert FLAG in caught.value.next_step
+    assert not marker.exists()
+    assert load(path, allow_code=True).protocols["capitals"].code_allowed
+    assert marker.exists()
+
+
+def test_a_task_of_lm_evals_own_imports_no_script_that_was_downloaded(
+    tmp_path: Path, scripts: Path
+) -> None:
+    """Its code asks `evaluate` for BLEU as it is imported; unguarded that runs what is cached."""
+    marker = tmp_path / "executed"
+    kept = scripts / "metrics" / "evaluate-metric--bleu" / ("0" * 64) / "bleu.py"
+    harness_files.write_script(kept, marker)
+    write_index(tmp_path / "cache")
+    sources = SourceOptions(offline=True, cache=tmp_path / "cache")
+    with pytest.raises(UnsafeArtefactError, match="a metric of meqsum is a script"):
+        load_harness_tasks(["meqsum"], sources, allow_code=True)
+    assert not marker.exists()
+    with pytest.raises(RuntimeError):  # BLEU was run, ROUGE is not there
+        load_yaml(harness.LM_EVAL_TASKS / "meqsum" / "meqsum.yaml")
+    assert marker.exists()
+
+
+ASKS = """
+import evaluate
+
+def process_results(doc, results):
+    try:
+        evaluate.load({script!r})
+    except Exception:
+        pass
+    return {{"acc": 1.0}}
+"""
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_a_script_that_is_asked_for_at_scoring_is_refused_then(
+    tmp_path: Path, scripts: Path, tiny_folder: Path, allowed: bool
+) -> None:
+    """As many of lm-eval's own tasks do, some within a `try` that would score what is left."""
+    marker = tmp_path / "executed"
+    script = harness_files.write_script(tmp_path / "loud" / "loud.py", marker)
+    path = write_task(tmp_path / "task", "process_results: !function code.process_results")
+    (path.parent / "code.py").write_text(ASKS.format(script=str(script)))
+    tasks = reload(load(path, allow_code=True), tmp_path)
+    tasks["capitals"].config.metadata[CODE_ALLOWED] = allowed  # False: a task of lm-eval's own
+    engine = open_engine("transformers", "float32")
+    engine.load(tiny_folder, fingerprint(tiny_folder))
+    if allowed:
+        assert len(evaluate(engine, tasks, seed=0)) == len(CAPITALS)
+    else:
+        with pytest.raises(UnsafeArtefactError, match="capitals"):
+            evaluate(engine, tasks, seed=0)
+    assert marker.exists() == allowed
+
+
+def test_code_that_came_into_the_file_after_the_plan_is_refused(tmp_path: Path) -> None:
+    path = write_task(tmp_path)
+    planned = load(path)
+    assert reload(planned, tmp_path)
+    (tmp_path / "code.py").write_text("raise SystemExit('imported')")
+    path.write_text(path.read_text() + "process_docs: !function code.run\n")
+    with pytest.raises(UnsafeArtefactError):
+        reload(planned, tmp_path)
+
+
+def reload(planned: HarnessTasks, folder: Path) -> dict[str, Any]:
+    """The tasks as a run's evaluation loads them, from the protocols of its plan."""
+    return load_tasks(
+        list(planned.protocols.values()),
+        limits={},
+        samples_per_prompt=1,
+        paraphrases=None,
+        sources=SourceOptions(offline=True, cache=folder / "cache"),
+    )
+
+
+@pytest.mark.parametrize("metric", ["mean_of_nothing", "a/b", "./loud", "''"])
+def test_a_metric_that_lm_eval_does_not_know_is_refused(metric: str, tmp_path: Path) -> None:
+    with pytest.raises(UnsafeArtefactError, match="is a script"):
+        load(with_metric(write_task(tmp_path), metric))
+
+
+def test_a_metric_that_lm_eval_knows_needs_no_flag(tmp_path: Path) -> None:
+    found = load(with_metric(write_task(tmp_path), "acc_norm"))
+    assert list(found.protocols["capitals"].metrics) == ["acc_norm", "acc"]
+
+
 def test_a_metric_without_a_value_per_item_is_left_out_and_said(tmp_path: Path) -> None:
     """F1 over all items is no mean of anything: there is nothing to compare item by item."""
     path = write_task(tmp_path)
@@ -147,7 +273,7 @@ def test_near_matches_are_of_ours_and_of_lm_evals(
 def test_the_index_is_read_again_from_what_was_kept(tmp_path: Path) -> None:
     write_index(tmp_path)
     found = harness._index(tmp_path)
-    assert sorted(found) == ["hellaswag", "wmdp"]
+    assert sorted(found) == ["hellaswag", "meqsum", "wmdp"]
     assert all(entry.yaml_path.is_file() for entry in found.values())
 
 

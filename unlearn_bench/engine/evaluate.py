@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from lm_eval.api.model import LM
@@ -20,9 +21,11 @@ from unlearn_bench.models.chat import require_shown
 from unlearn_bench.protocols.catalog import Protocol
 from unlearn_bench.protocols.documents import run_metadata
 from unlearn_bench.protocols.harness import load_harness_tasks
+from unlearn_bench.protocols.metric_scripts import refuse_scripts
 from unlearn_bench.schema import Sample
 
 BY_POSITION = "by_position"  # in a task's metadata: its documents have no ids
+CODE_ALLOWED = "code_allowed"  # likewise: the user let its file run code
 FEWSHOT_SEED = 1234  # lm-eval's own default, so that few-shot examples are stock's
 
 
@@ -57,16 +60,22 @@ def load_tasks(
             task.set_config("repeats", samples_per_prompt)
     for task in (others := _load_others(protocols, sources)).values():
         task.set_fewshot_seed(FEWSHOT_SEED)
-        task.config.metadata = {**(task.config.metadata or {}), BY_POSITION: True}
+        task.config.metadata = {**task.config.metadata, BY_POSITION: True}
         if task.config.num_fewshot is None:  # as lm-eval's own command does
             task.set_config("num_fewshot", 0)
     return {**tasks, **others}
 
 
 def _load_others(protocols: Sequence[Protocol], sources: SourceOptions) -> dict[str, Any]:
-    """lm-eval's own tasks. Code in task files was allowed when the run was planned, or refused."""
-    names = list(dict.fromkeys(own.harness for own in protocols if own.harness))
-    return dict(load_harness_tasks(names, sources, allow_code=True).tasks)
+    """lm-eval's own tasks, and task files with the code that the plan allowed them, or none."""
+    allowed = {own.harness: own.code_allowed for own in protocols if own.harness}
+    tasks: dict[str, Any] = {}
+    for name, allow_code in allowed.items():
+        found = load_harness_tasks([name], sources, allow_code=allow_code).tasks
+        for task in found.values():
+            task.config.metadata = {**(task.config.metadata or {}), CODE_ALLOWED: allow_code}
+        tasks |= found
+    return tasks
 
 
 def evaluate(
@@ -123,15 +132,17 @@ def _run(
     """What lm-eval logs of each task, by name."""
     if not tasks:
         return {}
+    allowed = any(_says(task, CODE_ALLOWED) for task in tasks.values())
     # Not `simple_evaluate`: it asks the machine for its history, 3 s a time, to print it.
-    results = run_lm_eval(
-        lm=lm,
-        task_dict={"tasks": tasks, "groups": {}, "group_map": {}},
-        bootstrap_iters=0,
-        samples={name: chosen[name] for name in tasks if name in chosen},
-        log_samples=True,
-        apply_chat_template=chat,
-    )
+    with nullcontext() if allowed else refuse_scripts(", ".join(tasks), "leave the task out"):
+        results = run_lm_eval(
+            lm=lm,
+            task_dict={"tasks": tasks, "groups": {}, "group_map": {}},
+            bootstrap_iters=0,
+            samples={name: chosen[name] for name in tasks if name in chosen},
+            log_samples=True,
+            apply_chat_template=chat,
+        )
     assert results is not None  # None only on other ranks, and there are none
     return dict(results["samples"])
 

@@ -105,7 +105,7 @@ class Protocol(BaseModel):
     shares: other tasks whose files these include, so that what changes there counts here too.
     `datasets`, in a file in place of `dataset`, makes one task of each, called as the data set.
     harness: of a task that is not ours the name or file by which it was asked for, "" for ours;
-    definition: then the files that define it.
+    definition: then the files that define it; code_allowed: whether they may run code.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -123,6 +123,7 @@ class Protocol(BaseModel):
     shares: tuple[str, ...] = ()
     harness: str = ""
     definition: tuple[Path, ...] = ()
+    code_allowed: bool = False
 
     @property
     def base(self) -> str:

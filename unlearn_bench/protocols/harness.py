@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -40,7 +40,9 @@ from unlearn_bench.errors import (
     UsageError,
 )
 from unlearn_bench.protocols.catalog import EVERY, Metric, Protocol, Reduce
+from unlearn_bench.protocols.metric_scripts import refuse_scripts
 from unlearn_bench.protocols.task_files import (
+    FLAG,
     check_task_file,
     definition_files,
     definition_sha256,
@@ -48,6 +50,7 @@ from unlearn_bench.protocols.task_files import (
 )
 from unlearn_bench.schema import Origin
 
+LM_EVAL_TASKS = Path(lm_eval.tasks.__file__).parent
 LOCAL_BUILDERS = ("json", "csv", "parquet", "text", "arrow")
 REDUCES: dict[Any, Reduce] = {  # of lm-eval's aggregations those that are sums over items
     lm_eval_metrics.mean: "mean",
@@ -95,6 +98,7 @@ def load_harness_tasks(
 ) -> HarnessTasks:
     """The tasks and groups called `names` (lm-eval's, or paths of task files), with their data.
 
+    allow_code: of task files; lm-eval's own tasks run the code that is installed with it, no other.
     Raises UnsafeArtefactError for code that nobody allowed, MissingDataError where lm-eval does not
     get the data, UsageError for a task that cannot run here or has no metric for the board.
     """
@@ -103,7 +107,8 @@ def load_harness_tasks(
     notes: list[str] = []
     for name in names:
         files = check_task_file(name, allow_code=allow_code) if is_task_file(name) else ()
-        loaded = _load(name, sources)
+        allowed = allow_code and bool(files)
+        loaded = _load(name, sources, allow_scripts=allowed)
         groups = loaded.get("groups", {})
         for task_name, task in loaded["tasks"].items():
             _check_runnable(task_name, task)
@@ -111,14 +116,16 @@ def load_harness_tasks(
             metrics = _task_metrics(task_name, task, notes)
             shown = () if groups else tuple(metrics)
             tasks[task_name] = task
-            protocols[task_name] = _protocol(name, task_name, (task_name,), metrics, shown, own)
+            protocols[task_name] = _protocol(
+                name, task_name, (task_name,), metrics, shown, own, allowed
+            )
         for group_name, group in groups.items():
             leaves = tuple(task.task_name for task in group.get_all_tasks())
             metrics = _group_metrics(group, [protocols[leaf] for leaf in leaves])
             if metrics:
                 own = protocols[leaves[0]].definition
                 protocols[group_name] = _protocol(
-                    name, group_name, leaves, metrics, tuple(metrics), own
+                    name, group_name, leaves, metrics, tuple(metrics), own, allowed
                 )
     digests = {name: _data_sha256(task) for name, task in tasks.items()}
     origins = {name: _origin(own, tasks, digests) for name, own in protocols.items()}
@@ -140,7 +147,17 @@ def asked_positions(
     }
 
 
-def _load(name: str, sources: SourceOptions) -> dict[str, Any]:
+def _load(name: str, sources: SourceOptions, *, allow_scripts: bool) -> dict[str, Any]:
+    """lm-eval's task and group objects, which run no script of a metric that nobody allowed."""
+    next_step = "leave the task out"
+    if is_task_file(name):
+        next_step = f"name one of lm-eval's own; or read the script, then add {FLAG}"
+    with nullcontext() if allow_scripts else refuse_scripts(name, next_step):
+        found = _find(name, sources)
+    return found
+
+
+def _find(name: str, sources: SourceOptions) -> dict[str, Any]:
     """lm-eval's task and group objects; data from the cache first, then from the network."""
     if is_task_file(name):
         _sandbox_templates()
@@ -219,7 +236,6 @@ def _index(cache: Path) -> dict[str, Entry]:
 
     Reading its thousands of files takes most of a minute, so what was found is kept per version.
     """
-    root = Path(lm_eval.tasks.__file__).parent
     file = cache / "lm-eval" / f"tasks-{metadata.version('lm-eval')}.json"
     try:
         kept = json.loads(file.read_text(encoding="utf-8"))
@@ -228,14 +244,14 @@ def _index(cache: Path) -> dict[str, Entry]:
         kept = {
             name: [
                 entry.kind.name,
-                entry.yaml_path.relative_to(root).as_posix() if entry.yaml_path else "",
+                entry.yaml_path.relative_to(LM_EVAL_TASKS).as_posix() if entry.yaml_path else "",
                 sorted(entry.tags),
             ]
             for name, entry in found.items()
         }
         write_atomically(file, json.dumps(kept).encode())
     return {
-        name: Entry(name, Kind[kind], root / path if path else None, tags=set(tags))
+        name: Entry(name, Kind[kind], LM_EVAL_TASKS / path if path else None, tags=set(tags))
         for name, (kind, path, tags) in kept.items()
     }
 
@@ -305,6 +321,7 @@ def _protocol(
     metrics: dict[str, Metric],
     headline: tuple[str, ...],
     definition: tuple[Path, ...],
+    code_allowed: bool,
 ) -> Protocol:
     return Protocol(
         name=name,
@@ -317,6 +334,7 @@ def _protocol(
         folder=definition[0].parent,
         harness=harness,
         definition=definition,
+        code_allowed=code_allowed,
     )
 
 

@@ -76,6 +76,7 @@ WORDING: Any = {  # parts of a protocol that move no number of a cell
     "folder": True,
     "harness": True,
     "definition": True,  # by its hash, below
+    "code_allowed": True,
     "title": True,
     "description": True,
     "headline": True,
