@@ -227,6 +227,26 @@ def test_a_metric_that_lm_eval_knows_needs_no_flag(tmp_path: Path) -> None:
     assert list(found.protocols["capitals"].metrics) == ["acc_norm", "acc"]
 
 
+def test_another_prompt_in_its_file_is_another_task(tmp_path: Path) -> None:
+    """lm-eval reads it from a file of its own, which once was in no hash."""
+
+    def revision(text: str) -> str:
+        prompts = f"prompts: {{x: {{doc_to_text: '{text}', doc_to_target: '{{{{label}}}}'}}}}\n"
+        (tmp_path / "prompts.yaml").write_text(prompts)
+        path = write_task(tmp_path, f"use_prompt: {tmp_path / 'prompts.yaml'}:x")
+        plain = path.read_text().replace("multiple_choice", "generate_until")
+        plain = plain.replace("acc,", "exact_match,")
+        path.write_text(plain.replace('doc_to_choice: "{{options}}"', ""))
+        found = load(path)
+        task = found.tasks["capitals"]
+        assert task.doc_to_text(task.eval_docs[0]) == text.replace("{{label}}", "0")
+        return found.origins["capitals"].revision
+
+    assert revision("one {{label}}") == revision("one {{label}}") != revision("two {{label}}")
+    with pytest.raises(UnsafeArtefactError, match="reaches into Python"):
+        revision("{{ cycler.__class__ }}")
+
+
 def test_a_metric_without_a_value_per_item_is_left_out_and_said(tmp_path: Path) -> None:
     """F1 over all items is no mean of anything: there is nothing to compare item by item."""
     path = write_task(tmp_path)

@@ -89,6 +89,64 @@ def test_an_include_from_elsewhere_is_refused(include: str, tmp_path: Path) -> N
         check_task_file(path, allow_code=True)
 
 
+@pytest.mark.parametrize("prompt", ["../p.yaml:x", "{parent}/p.yaml:x", "{own}/link.yaml:x"])
+def test_a_prompt_from_elsewhere_is_refused(
+    prompt: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Upwards from where lm-eval looks, by a whole path, or through a link that leads out."""
+    own = tmp_path / "own"
+    write(tmp_path, p="prompts: {x: {doc_to_text: a, doc_to_target: b}}\n")
+    named = prompt.format(parent=tmp_path, own=own)
+    path = write(own, task=f"{PLAIN}use_prompt: {named}\n")
+    (own / "link.yaml").symlink_to(tmp_path / "p.yaml")
+    monkeypatch.chdir(own)
+    with pytest.raises(UnsafeArtefactError, match="outside its own folder"):
+        check_task_file(path, allow_code=True)
+
+
+def test_a_prompts_relative_path_is_lm_evals(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """lm-eval opens it in the working directory: never is another file hashed than is read."""
+    path = write(tmp_path / "own", task=f"{PLAIN}use_prompt: p.yaml:x\n", p="prompts: {}\n")
+    write(tmp_path / "else", p="prompts: {}\n")
+    monkeypatch.chdir(tmp_path / "own")
+    assert [file.name for file in check_task_file(path, allow_code=False)] == [
+        "task.yaml",
+        "p.yaml",
+    ]
+    monkeypatch.chdir(tmp_path / "else")
+    with pytest.raises(UnsafeArtefactError, match="else") as caught:
+        check_task_file(path, allow_code=False)
+    assert "working directory" in caught.value.next_step
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("prompts: {x: !!python/name:os.system ''}", UnsafeArtefactError),
+        ("prompts: {x: !function code.run}", UnsafeArtefactError),
+        ("prompts: [", UsageError),
+    ],
+)
+def test_a_prompts_file_is_judged_like_the_task_file(
+    text: str, error: type[Exception], tmp_path: Path
+) -> None:
+    path = write(tmp_path, task=f"{PLAIN}use_prompt: {tmp_path}/p.yaml:x\n", p=text)
+    with pytest.raises(error):
+        check_task_file(path, allow_code=False)
+
+
+def test_prompts_of_packages(tmp_path: Path) -> None:
+    """lm-eval's own is a name; promptsource's templates are neither hashed nor rendered safely."""
+    path = write(tmp_path, task=f"{PLAIN}use_prompt: qa-basic:q-newline-a\n")
+    assert len(check_task_file(path, allow_code=False)) == 1
+    write(tmp_path, task=f"{PLAIN}use_prompt: 'promptsource:*'\n")
+    with pytest.raises(UsageError, match="promptsource") as caught:
+        check_task_file(path, allow_code=True)
+    assert "doc_to_text" in caught.value.next_step
+
+
 @pytest.mark.parametrize("text", ["", "- a list\n", "task: [1\n", "a: 1\n---\nb: 2\n", "\x00"])
 def test_what_is_no_task_is_a_usage_error(text: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError):

@@ -22,6 +22,12 @@ FUNCTION_TAG = "!function"
 CODE_KEYS = ("class",)
 TRUE_CODE_KEYS = ("unsafe_code", "hf_evaluate", "trust_remote_code")  # fetched or generated code
 
+NEXT_STEPS = {  # for a file outside the task file's folder
+    "include": "copy what it includes into its folder",
+    "use_prompt": "copy the prompt into its folder; lm-eval looks for a relative path in the "
+    "working directory, so name the whole path or run from that folder",
+}
+
 
 def is_task_file(name: str) -> bool:
     """Whether a task is named by its file."""
@@ -31,8 +37,9 @@ def is_task_file(name: str) -> bool:
 def check_task_file(name: str, *, allow_code: bool) -> tuple[Path, ...]:
     """The file, what it includes and the code that it names, in the order met; nothing runs.
 
-    Raises UsageError for a file that is not there or not YAML, UnsafeArtefactError for an include
-    outside the file's folder, a Python object, or code without `allow_code`.
+    Raises UsageError for a file that is not there or not YAML, and for a prompt of promptsource;
+    UnsafeArtefactError for an include or a prompt outside the file's folder, a Python object, or
+    code without `allow_code`.
     """
     path = Path(name).expanduser().resolve()
     if not path.is_file():
@@ -67,9 +74,14 @@ def _check(path: Path, folder: Path | None, allow_code: bool, seen: list[Path]) 
             code = _code_file(path, node)
             if code is not None and code not in seen:
                 seen.append(code)
-        if key == "include":
-            for name in _scalars(node):
-                _check(_included(path, name, folder, node), folder, allow_code, seen)
+        for use, there in _read_besides(path, key, node):
+            if folder is not None and folder not in there.parents:
+                raise UnsafeArtefactError(
+                    f"the task file {use}, outside its own folder",
+                    where=_where(path, node),
+                    next_step=NEXT_STEPS[key],
+                )
+            _check(there, folder, allow_code, seen)
     return seen
 
 
@@ -129,15 +141,26 @@ def _scalars(node: yaml.Node) -> list[str]:
     return [item.value for item in nodes if isinstance(item, yaml.ScalarNode)]
 
 
-def _included(path: Path, name: str, folder: Path | None, node: yaml.Node) -> Path:
-    there = _beside(path, name, node)
-    if folder is not None and folder not in there.parents:
-        raise UnsafeArtefactError(
-            f"the task file includes {name!r}, outside its own folder",
-            where=_where(path, node),
-            next_step="copy what it includes into its folder",
-        )
-    return there
+def _read_besides(path: Path, key: str, node: yaml.Node) -> Iterator[tuple[str, Path]]:
+    """The other YAML files that lm-eval reads for this value, with how the task file uses them.
+
+    lm-eval takes a prompt's relative path from the working directory, not from the task file: so
+    does this, that the file which is judged and hashed is the one which is read.
+    """
+    for name in _scalars(node):
+        if key == "include":
+            yield f"includes {name!r}", _beside(path, name, node)
+        elif key == "use_prompt":
+            file = name.partition(":")[0]
+            if file == "promptsource":
+                raise UsageError(
+                    "the task file takes its prompt from promptsource, which nothing here reads",
+                    where=_where(path, node),
+                    next_step="write the prompt itself into the file, as doc_to_text",
+                )
+            if ".yaml" in file:  # by which lm-eval tells a file from a prompt of its own
+                there = _beside(Path.cwd() / path.name, file, node)
+                yield f"takes its prompt from {there}", there
 
 
 def _code_file(path: Path, node: yaml.Node) -> Path | None:
