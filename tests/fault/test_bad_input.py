@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import shutil
 import socket
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from transformers import AutoConfig, dynamic_module_utils
 from typer.testing import CliRunner
 
 from tests.unit.harness_files import write_index
@@ -152,8 +156,6 @@ def test_a_suite_name_cannot_leave_the_output_folder(tmp_path: Path) -> None:
 
 
 def test_pickled_weights_are_refused_and_nothing_of_them_runs(tmp_path: Path) -> None:
-    import pickle
-
     class Payload:
         def __reduce__(self) -> Any:
             return (Path.touch, (tmp_path / "owned",))
@@ -161,22 +163,31 @@ def test_pickled_weights_are_refused_and_nothing_of_them_runs(tmp_path: Path) ->
     folder = tmp_path / "pickled"
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps({"model_type": "llama"}))
-    (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Payload()))
+    torch.save(Payload(), folder / "pytorch_model.bin")
     result = evaluate("--offline", "--model", str(folder), "--methods", "noop", "--tasks", "fur")
     assert result.exit_code == 4, result.output
     assert not (tmp_path / "owned").exists()
+    torch.load(folder / "pytorch_model.bin", weights_only=False)
+    assert (tmp_path / "owned").exists()  # the trap works
 
 
-def test_remote_code_is_refused_and_not_executed(tmp_path: Path) -> None:
+def test_remote_code_is_refused_and_not_executed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "remote"
     folder.mkdir()
-    config = {"model_type": "x", "auto_map": {"AutoModelForCausalLM": "evil.Model"}}
+    config = {"model_type": "x", "auto_map": {"AutoConfig": "evil.Model"}}
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "evil.py").write_text(f"open({str(tmp_path / 'owned')!r}, 'w')\n")
     (folder / "model.safetensors").write_bytes(b"")
     result = evaluate("--offline", "--model", str(folder), "--methods", "noop", "--tasks", "fur")
     assert result.exit_code == 4, result.output
     assert not (tmp_path / "owned").exists()
+    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    with contextlib.suppress(AttributeError):  # there is no class of that name
+        AutoConfig.from_pretrained(folder, trust_remote_code=True)
+    assert (tmp_path / "owned").exists()  # the trap works
 
 
 def test_no_network_and_no_cache_names_what_is_missing_and_how_to_get_it() -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from jinja2 import Environment
 
 from tests.unit.test_cli import invoke
 from tests.unit.test_safety_tasks import build_tasks
@@ -46,6 +48,20 @@ def test_one_that_reaches_for_python_is_an_unsafe_artefact(
     with pytest.raises(UnsafeArtefactError, match="chat template"):
         open_model(str(with_template(HONEST + ATTACKS[how])))
     assert not (tmp_path / "canary").exists()
+
+
+@pytest.mark.parametrize("how", list(ATTACKS)[:2])
+def test_the_attacks_work_outside_a_sandbox(with_template: Made, tmp_path: Path, how: str) -> None:
+    """Else nothing here could fail. The third shows Python's insides and starts nothing."""
+    folder = with_template(HONEST + ATTACKS[how])
+    messages = [{"role": "user", "content": "Hello."}]
+    template = (folder / "chat_template.jinja").read_text()
+    Environment().from_string(template).render(messages=messages)
+    for _ in range(100):
+        if (tmp_path / "canary").exists():  # one attack does not wait for its `touch`
+            return
+        time.sleep(0.1)
+    pytest.fail("the attack started nothing")
 
 
 def test_the_command_ends_with_4_before_any_work(with_template: Made, tmp_path: Path) -> None:

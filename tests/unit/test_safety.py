@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import pickle
 import shutil
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, dynamic_module_utils
 
 from unlearn_bench.errors import CorruptDataError, MissingDataError, UnsafeArtefactError
 from unlearn_bench.models.open import open_model
@@ -16,7 +20,7 @@ from unlearn_bench.models.safety import INDEX, refuse_unsafe
 
 
 class Payload:
-    """Creates a file when it is unpickled."""
+    """Creates a folder when it is unpickled."""
 
     def __init__(self, marker: Path) -> None:
         self.marker = marker
@@ -37,17 +41,29 @@ def test_plain_folder_passes(tiny_folder: Path) -> None:
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "weights.pkl", "last.ckpt"])
 def test_pickled_weights_only_are_refused_unopened(folder: Path, tmp_path: Path, name: str) -> None:
     (folder / "model.safetensors").unlink()
-    (folder / name).write_bytes(pickle.dumps(Payload(tmp_path / "executed")))
+    torch.save(Payload(tmp_path / "executed"), folder / name)
     with pytest.raises(UnsafeArtefactError, match="pickled") as caught:
         open_model(str(folder))
     assert caught.value.exit_code == 4
     assert not (tmp_path / "executed").exists()
+    torch.load(folder / name, weights_only=False)  # the trap works, else nothing above could fail
+    assert (tmp_path / "executed").exists()
 
 
 def test_pickles_beside_safetensors_are_left_alone(folder: Path, tmp_path: Path) -> None:
-    (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Payload(tmp_path / "executed")))
+    torch.save(Payload(tmp_path / "executed"), folder / "pytorch_model.bin")
     open_model(str(folder))
     assert not (tmp_path / "executed").exists()
+
+
+def ask_for_code(folder: Path, name: str, marker: Path, *, nested: bool = False) -> None:
+    """Let a JSON file of the model map classes to a module beside it, which makes `marker`."""
+    (folder / "evil.py").write_text(f"import os\nos.mkdir({str(marker)!r})\nclass Model: pass\n")
+    path = folder / name
+    settings = json.loads(path.read_text())
+    classes = {"AutoModelForCausalLM": "evil.Model", "AutoTokenizer": ["evil.Model", None]}
+    code = {"auto_map": classes}
+    path.write_text(json.dumps(settings | ({"text_config": code} if nested else code)))
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", "generation_config.json"])
@@ -56,15 +72,28 @@ def test_remote_code_is_refused_and_not_imported(
     folder: Path, tmp_path: Path, name: str, nested: bool
 ) -> None:
     marker = tmp_path / "executed"
-    (folder / "evil.py").write_text(f"import os\nos.mkdir({str(marker)!r})\nclass Model: pass\n")
-    path = folder / name
-    settings = json.loads(path.read_text())
-    code = {"auto_map": {"AutoModelForCausalLM": "evil.Model", "AutoTokenizer": ["evil.M", None]}}
-    path.write_text(json.dumps(settings | ({"text_config": code} if nested else code)))
+    ask_for_code(folder, name, marker, nested=nested)
     with pytest.raises(UnsafeArtefactError, match="auto_map") as caught:
         open_model(str(folder))
     assert name in str(caught.value)
     assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "loader"),
+    [("config.json", AutoModelForCausalLM), ("tokenizer_config.json", AutoTokenizer)],
+)
+def test_the_remote_code_would_run_where_it_is_trusted(
+    folder: Path, tmp_path: Path, name: str, loader: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else nothing above could fail."""
+    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    marker = tmp_path / "executed"
+    ask_for_code(folder, name, marker)
+    with contextlib.suppress(AttributeError):  # its class is no model, which shows afterwards
+        loader.from_pretrained(folder, trust_remote_code=True)
+    assert marker.exists()
 
 
 def test_empty_auto_map_is_no_code(folder: Path) -> None:
