@@ -6,15 +6,19 @@ import fcntl
 import hashlib
 import logging
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import platformdirs
 
 logger = logging.getLogger(__name__)
+
+# What is being written of a file or folder: its name, and what tempfile puts after a prefix.
+UNFINISHED = re.compile(r"\.(.+?)\.(?:old\.)?[a-z0-9_]{8}")
 
 
 def default_cache() -> Path:
@@ -44,8 +48,8 @@ def write_atomically(path: Path, content: bytes) -> None:
 @contextmanager
 def alone(final: Path) -> Iterator[None]:
     """Wait until no other process makes `final`, and keep others waiting. What is there then may be
-    what the other one made: look again. The lock ends with the process, however that ends; its file
-    stays, under a name that no search for `final` finds.
+    what the other one made: look again. What a killed one had of it is deleted. The lock ends with
+    the process, however that ends; its file stays, under a name that no search for `final` finds.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
     name = hashlib.sha256(final.name.encode()).hexdigest()[:16]
@@ -55,7 +59,23 @@ def alone(final: Path) -> Iterator[None]:
         except BlockingIOError:
             logger.warning("another process makes %s: waiting for it", final)
             fcntl.flock(lock, fcntl.LOCK_EX)
+        remove_unfinished(final.parent, final.name)
         yield
+
+
+def remove_unfinished(folder: Path, name: str = "") -> None:
+    """Delete what a killed process was writing in `folder`: of `name`, or with none of anything.
+
+    Only for who knows that no other process is writing it. What cannot be deleted stays.
+    """
+    with suppress(OSError):
+        for path in folder.iterdir():
+            found = UNFINISHED.fullmatch(path.name)
+            if found and name in ("", found[1]):
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink()
 
 
 @contextmanager

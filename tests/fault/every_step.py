@@ -25,9 +25,13 @@ from unlearn_bench.board.publish import publish
 from unlearn_bench.errors import DiskFullError
 from unlearn_bench.runs.execute import execute
 
-CHANGES = ("os.rename", "os.mkdir", "os.remove", "os.rmdir", "tempfile.mkstemp")
+CHANGES = (
+    *("os.rename", "os.mkdir", "os.remove", "os.rmdir"),
+    *("tempfile.mkstemp", "tempfile.mkdtemp"),
+)
 METHODS = ("noop", "npo")
 TIMES = ("evaluate_seconds",)  # columns that no two runs have alike
+TIMELESS = ("samples.parquet", "items.parquet", "scores.json")  # files that all runs have alike
 
 
 def kill() -> None:
@@ -96,10 +100,20 @@ def board(output: Path) -> list[list[str]]:
     return [[line[place] for place in kept] for line in lines]
 
 
+def left(output: Path) -> dict[str, bytes]:
+    """All there is in the cells' folders, with its bytes where no time is among them."""
+    folder = output / "cells"
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.name in TIMELESS else b""
+        for path in folder.rglob("*")
+    }
+
+
 def main(kind: str, folder: Path, *, again: bool) -> None:
     fault = {"kill": kill, "full": fill}[kind]
     run(folder / "whole")
-    expected, wrong, at = board(folder / "whole"), [], 0
+    expected, there = board(folder / "whole"), left(folder / "whole")
+    wrong, at = [], 0
     while True:
         at += 1
         output = folder / f"at{at}"
@@ -119,9 +133,9 @@ def main(kind: str, folder: Path, *, again: bool) -> None:
             wrong.append(f"{at}: {len(before)} were finished and {made} edited again")
         if board(output) != expected:
             wrong.append(f"{at}: another board")
-        litter = [path.name for path in output.rglob("*") if path.name == "weights"]
-        if litter:
-            wrong.append(f"{at}: left {litter}")
+        now = left(output)
+        if differs := sorted(name for name in there | now if there.get(name) != now.get(name)):
+            wrong.append(f"{at}: not as without the fault: {differs}")
     sys.stdout.write(json.dumps({"steps": at - 1, "wrong": wrong}) + "\n")
 
 

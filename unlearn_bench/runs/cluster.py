@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import shutil
 import time
 import uuid
 from collections import Counter, deque
@@ -386,7 +385,7 @@ class Dispatcher:
         """Record that a cell's process is gone; what is there with scores stands."""
         folder = self.session.folder(cell)
         ended = store.Record(cell.method, cell.seed, cell.key, status, why, finished=now())
-        shutil.rmtree(folder / store.UNKEPT, ignore_errors=True)
+        store.remove_unkept(folder)
         return store.record_failure(folder, ended)
 
     def _end_late(self) -> None:

@@ -220,7 +220,7 @@ class Session:
         try:
             found = store.read_record(folder, cell.key)
             if found is not None and found.status == "success":
-                shutil.rmtree(folder / store.UNKEPT, ignore_errors=True)
+                store.remove_unkept(folder)
             return found
         except CorruptDataError as error:
             place = store.set_aside(self.plan.output, folder)
@@ -261,7 +261,7 @@ class Session:
             return self._fail(work, "failed", f"{type(error).__name__}: {error}".strip(), trace)
         finally:
             if not needed:
-                shutil.rmtree(work.folder / store.UNKEPT, ignore_errors=True)
+                store.remove_unkept(work.folder)
 
     def _conclude(self, work: _Work, scores: Sequence[Score]) -> CellResult:
         missing = self._unjudged(scores)

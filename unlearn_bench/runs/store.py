@@ -16,12 +16,13 @@ import json
 import math
 import os
 import re
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from unlearn_bench.cache import write_atomically
+from unlearn_bench.cache import remove_unfinished, write_atomically
 from unlearn_bench.errors import CorruptDataError, DiskFullError, UnlearnBenchError, UsageError
 from unlearn_bench.schema import (
     SCORED,
@@ -237,6 +238,12 @@ def write_record(folder: Path, record: Record) -> None:
     """The last write of a cell. The record carries a hash of itself, so damage to it shows."""
     body = {"format": FORMAT, **to_json(record)}
     write_json(folder / RECORD, {**body, "self_sha256": digest(body)})
+
+
+def remove_unkept(folder: Path) -> None:
+    """Delete a cell's model, where it is not kept, and what a killed process was writing there."""
+    shutil.rmtree(folder / UNKEPT, ignore_errors=True)
+    remove_unfinished(folder)
 
 
 def record_failure(folder: Path, record: Record) -> Record:

@@ -13,7 +13,6 @@ import faulthandler
 import functools
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -136,7 +135,7 @@ class Watch:
         ended_so = replace(record, status=status, reason=why, finished=ended)
         record = store.record_failure(folder, ended_so)
         self.lost.add(record.key)
-        shutil.rmtree(folder / store.UNKEPT, ignore_errors=True)
+        store.remove_unkept(folder)
         return f"{record.method}, seed {record.seed}: {record.status}"
 
     def _marks(self) -> dict[Path, tuple[int, int]]:
