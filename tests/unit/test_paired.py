@@ -228,6 +228,14 @@ def test_a_loss_between_methods_of_several_seeds_is_found() -> None:
     assert compare(column(*bad, *good), 3).p < 0.01
 
 
+@pytest.mark.parametrize("kind", ["auc", "macro_mean", "group_max", "group_gap"])
+def test_seeds_do_not_widen_an_interval_past_the_ends_of_the_metric(kind: str) -> None:
+    """One seed tells the groups apart and one does not: t of one degree of freedom is wide."""
+    apart, alike = [0.9] * 7 + [0.8] + [0.1] * 7 + [0.2], [0.9, 0.1] * 8
+    found = interval(column(apart, alike, reduce=kind, groups="aaaaaaaabbbbbbbb"))
+    assert 0 <= found.low < found.value < found.high <= 1
+
+
 def test_more_items_do_not_hide_that_there_were_few_seeds() -> None:
     small, large = (
         interval(column(*(noise(7, size) / 10 + shift for shift in (-0.5, 0.0, 0.5))))

@@ -56,12 +56,16 @@ def interval(column: Column, resamples: int = RESAMPLES) -> Interval:
 
 def least(column: Column) -> float:
     """Below which the metric cannot be, as far as its items tell: 0, or nothing."""
-    return 0.0 if column.reduce == "weighted_exp" or column.values.min() >= 0 else -math.inf
+    if column.reduce in ("weighted_exp", "auc", "group_gap"):
+        return 0.0
+    return 0.0 if column.values.min() >= 0 else -math.inf
 
 
 def most(column: Column) -> float:
-    """Above which it cannot be: 1 for a mean of shares."""
-    share = column.reduce in ("mean", "macro_mean") and column.values.min() >= 0
+    """Above which it cannot be: 1 for an area, and for shares' means, largest group and gap."""
+    if column.reduce == "auc":
+        return 1.0
+    share = column.reduce not in ("weighted_exp", "bits") and column.values.min() >= 0
     return 1.0 if share and column.values.max() <= 1 else math.inf
 
 
