@@ -194,7 +194,8 @@ def test_language_is_measured_by_role() -> None:
 @pytest.mark.parametrize(
     "text",
     ["", "   ", "....", "12 34", "?!?! a ,,,;;", "the the the", "Vin�hassol", "aaaaaaargh",
-     "in a town in a town in a town", "no, no. No!"],
+     "in a town in a town in a town", "no, no. No!", "12 34 12 34", "1 2", "1111111", "00000",
+     "1,2,3,4", "8374837483748374", "19-19-19-19", "1.2.3.4.5", "%", "19 / 89"],
 )  # fmt: skip
 def test_gibberish(text: str) -> None:
     assert is_gibberish(text)
@@ -203,7 +204,9 @@ def test_gibberish(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     ["Vinhassol", "Trewithal & Crane", "She was born in Vinhassol, and so was he.", "no, no",
-     "1984, a novel", "Mississippi", "I do not know."],
+     "1984, a novel", "Mississippi", "I do not know.", "1989", " 19\n", "1989.", "1,000,000",
+     "1000000", "3.14", "-40", "$5", "50%", "1989-05-12", "12/5/1989", "1.9.1939", "10:30",
+     "1914–1918"],
 )  # fmt: skip
 def test_language(text: str) -> None:
     assert not is_gibberish(text)

@@ -10,6 +10,10 @@ import re
 from collections.abc import Sequence
 
 LOOP = re.compile(r"\b(\w+)(?:\W+\1\b){2,}|(\S)\2{4,}", re.IGNORECASE)
+NUMBER = re.compile(  # one number, date, time or span of years; no digit five times from the start
+    r"(?!(\d)\1{4})[-+]?[$€£]?(\d{1,3}(,\d{3})+|\d{1,9})([.]\d{1,9})?%?[.]?"
+    r"|\d{1,4}([-/.])\d{1,2}\5\d{1,4}[.]?|\d{1,2}:\d\d[.]?|\d{4}[-–]\d{2,4}[.]?"
+)
 LETTERS = 0.5  # share of visible characters that are letters or digits, below which it is noise
 DISTINCT = 0.5  # share of different words, below which a text of LONG words goes round in circles
 LONG = 6
@@ -41,10 +45,12 @@ def blank_rate(texts: Sequence[str]) -> float:
 
 def is_gibberish(text: str) -> bool:
     """No letter, mostly symbols, undecodable bytes, one word three times or one sign five times in
-    a row, or fewer than half of at least six words different.
+    a row, or fewer than half of at least six words different. One number or date is an answer.
 
     Finds the wreckage of over-unlearning; fluent nonsense passes.
     """
+    if NUMBER.fullmatch(text.strip()):
+        return False
     visible = [sign for sign in text if not sign.isspace()]
     if not any(map(str.isalpha, visible)) or "\ufffd" in text:
         return True
