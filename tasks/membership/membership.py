@@ -25,14 +25,15 @@ def score_text(document: dict[str, Any], results: list[Likelihood]) -> dict[str,
     mean = float(logs.mean())
     return {
         "loss": mean,
-        "zlib": mean / compressed_bytes(document["prompt"] + document["text"]),
+        "zlib": mean / compressed_bytes(document["text"]),
         "min_k": lowest_mean(logs),
         "min_k_plus_plus": lowest_mean(normalised(logs, moments)),
     }
 
 
 def compressed_bytes(text: str) -> int:
-    """Length after zlib: how much there is to know in a text.
+    """Length after zlib: how much there is to know in a text. Of the text that is scored alone: a
+    question before it has no likelihood here, and would make short answers all alike.
 
     Source: Carlini et al. 2021 (arXiv 2012.07805), section 5.2, who divide by it.
     """

@@ -29,11 +29,12 @@ def attack(name: str) -> Any:
 def test_the_four_scores_by_hand() -> None:
     """Ten tokens, so the lowest fifth is two: −8 and −6, mean −7. All others −1: mean −2.2. The
     vocabulary's mean is −2 and its deviation 2 throughout: (−8 + 2)/2 = −3, (−6 + 2)/2 = −2.
+    zlib is of the text that the tokens are of, without the question before it.
     """
     logs = np.array([-1.0, -8.0, -1.0, -1.0, -1.0, -6.0, -1.0, -1.0, -1.0, -1.0])
     result = Likelihood(logs, logs > -2, np.full((10, 2), (-2.0, 2.0)))
     scores = attack("score_text")({"prompt": "Question", "text": " and answer"}, [result])
-    size = len(zlib.compress(b"Question and answer"))
+    size = len(zlib.compress(b" and answer"))
     assert scores == {
         "loss": pytest.approx(-2.2),
         "zlib": pytest.approx(-2.2 / size),
