@@ -244,3 +244,9 @@ def test_delta_needs_the_same_items() -> None:
     assert delta(seed(3.0), seed(1.0)) == 2.0
     assert math.isnan(delta(seed(3.0), other))
     assert math.isnan(delta(seed(3.0), None))
+
+
+def test_as_many_missing_items_need_not_be_the_same() -> None:
+    one, other = reduced("mean", 1.0, math.nan, 0.0), reduced("mean", math.nan, 1.0, 0.0)
+    assert (one.n, one.missing) == (other.n, other.missing) == (2, 1)
+    assert math.isnan(delta(one, other))

@@ -166,7 +166,9 @@ def over_seeds(scores: Sequence[Score]) -> Score:
 
 
 def delta(score: Score, reference: Score | None) -> float:
-    """The score minus the reference, NaN when either is missing or the two counted other items."""
-    if reference is None or score.n != reference.n:
+    """The score minus the reference, NaN when either is missing or the two may have counted other
+    items: a number of items does not say which of them are missing.
+    """
+    if reference is None or score.n != reference.n or score.missing or reference.missing:
         return math.nan
     return score.value - reference.value
