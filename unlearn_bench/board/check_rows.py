@@ -188,7 +188,8 @@ def _against_target(row: RowPart, target: RowPart | None) -> Iterator[Fault]:
             what = f"it was asked {asked[0]} items, the target {asked[1]}"
             yield Fault(what, ASK, place_of(row), name)
         change = to_float(score.value) - to_float(there.value)
-        expected = change if score.n == there.n else math.nan
+        whole = score.n == there.n and not (score.missing or there.missing)
+        expected = change if whole else math.nan
         if not _same(score.delta, expected):
             what = f"its delta is {score.delta}, its value less the target's is {expected}"
             yield Fault(what, ASK, place_of(row), name)
