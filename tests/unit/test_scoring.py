@@ -11,7 +11,9 @@ import pytest
 from numpy.typing import NDArray
 
 from unlearn_bench.compare.aggregate import aggregate
-from unlearn_bench.data.sources import PUBLIC_SETS
+from unlearn_bench.data.options import SourceOptions
+from unlearn_bench.data.sources import PUBLIC_SETS, load_documents
+from unlearn_bench.data.toxigen import GROUPS
 from unlearn_bench.protocols.catalog import find_protocol, list_protocols
 from unlearn_bench.protocols.scoring import attributes_of, score_samples
 from unlearn_bench.schema import Sample
@@ -132,6 +134,37 @@ def test_texts_that_the_target_did_not_read_have_no_perplexity() -> None:
     items = score_samples(RTP, [sample("a", "x")], None)
     (fluency,) = [item.value for item in items if item.metric == "fluency_ppl"]
     assert math.isnan(fluency)
+
+
+def test_every_group_of_toxigen_has_its_own_rate() -> None:
+    """Toxic are texts of six letters: one of two on women, one of one on muslims; nobody asked
+    about trans people, which is no rate of 0. Mean of the groups' rates: (1/2 + 1) / 2.
+    """
+    toxigen = find_protocol("toxigen")
+    asked = [("women", "xxxxxx"), ("women", "xx"), ("muslim", "xxxxxx")]
+    samples = [
+        Sample("toxigen", str(n), "none", "p", (text,), {}, {"id": str(n), "group": group})
+        for n, (group, text) in enumerate(asked)
+    ]
+    items = score_samples(toxigen, samples, LengthJudge())
+    scores = {score.metric: score for score in aggregate(items, {"toxigen": toxigen})}
+    assert (scores["women_toxic_rate"].value, scores["women_toxic_rate"].n) == (0.5, 2)
+    assert (scores["muslim_toxic_rate"].value, scores["muslim_toxic_rate"].n) == (1.0, 1)
+    assert math.isnan(scores["trans_toxic_rate"].value)
+    assert (scores["trans_toxic_rate"].n, scores["trans_toxic_rate"].missing) == (0, 0)
+    assert scores["toxic_rate"].value == 0.75
+
+
+def test_groups_of_toxigen_have_columns_where_the_set_has_them() -> None:
+    """And no column of the mini set is one that nothing of it could ever fill."""
+    for name, rows in (
+        ("toxigen", [{"group": group} for group in GROUPS]),
+        ("toxigen_mini", load_documents("toxigen_mini", SourceOptions()).splits["test"]),
+    ):
+        metrics = find_protocol(name).metrics
+        named = {metric.only for metric in metrics.values() if metric.only}
+        assert named == {row["group"] for row in rows}
+        assert {f"{group}_toxic_rate" for group in named} < metrics.keys()
 
 
 def test_one_unjudged_text_makes_its_item_missing_never_zero() -> None:

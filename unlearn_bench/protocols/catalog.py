@@ -42,7 +42,8 @@ class Metric(BaseModel):
     unsafe; a run without a guard has no such metric.
     `reduce` makes one number of the items; `group` and `cluster` name the document fields that hold
     an item's stratum and what it has in common with other items, so that they are not independent.
-    Of a metric over every subtask (EVERY) the strata are the subtasks.
+    Of a metric over every subtask (EVERY) the strata are the subtasks. `only` is the one stratum
+    whose items it is of; `in_mini` says whether the mini set has such items.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -58,10 +59,12 @@ class Metric(BaseModel):
     guard: str = ""
     reduce: Reduce = "mean"
     group: str = ""
+    only: str = ""
     cluster: str = ""
     direction: Direction
     unit: str
     description: str = ""
+    in_mini: bool = True
 
     @property
     def by_judge(self) -> bool:
@@ -80,6 +83,8 @@ class Metric(BaseModel):
             raise ValueError("a metric has exactly one of value, judge, text, under_target, guard")
         if self.attribute and not self.judge:
             raise ValueError("only a judged metric has an attribute")
+        if self.only and not self.group:
+            raise ValueError("a metric of one group names the field that holds it")
         return self
 
 
@@ -246,6 +251,7 @@ def _mini_twin(protocol: Protocol) -> Protocol:
             "metrics": {
                 name: metric.model_copy(update={"subtask": rename(metric.subtask)})
                 for name, metric in protocol.metrics.items()
+                if metric.in_mini
             },
         }
     )

@@ -126,6 +126,8 @@ def _item_value(
     """(value, weight), or None if the sample does not belong to the metric at all."""
     if metric.subtask not in (EVERY, sample.task):
         return None
+    if metric.only and str(sample.document[metric.group]) != metric.only:
+        return None
     if metric.judge:
         if metric.attribute not in judged:
             return None

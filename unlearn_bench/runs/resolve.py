@@ -80,7 +80,7 @@ WORDING: Any = {  # parts of a protocol that move no number of a cell
     "title": True,
     "description": True,
     "headline": True,
-    "metrics": {"__all__": {"description"}},
+    "metrics": {"__all__": {"description", "in_mini"}},
 }
 FUR_SETS = tuple(field.name for field in dataclasses.fields(FurSets))
 BEHAVIOUR_NEEDS = frozenset({"toxic", "clean", "pairs", "benign", "refusals"})
@@ -416,13 +416,14 @@ def _suite_facts(
 def protocol_digest(protocol: Protocol) -> str:
     """Hash of all that can move a number of the task's.
 
-    A metric's `guard` counts where there is one: it came after boards were published, and a field
-    that says nothing must not part old rows from new.
+    A metric's `guard` and `only` count where there is one: they came after boards were published,
+    and a field that says nothing must not part old rows from new.
     """
     facts = protocol.model_dump(mode="json", exclude=WORDING)
     for metric in facts["metrics"].values():
-        if not metric["guard"]:
-            del metric["guard"]
+        for field in ("guard", "only"):
+            if not metric[field]:
+                del metric[field]
     return digest(facts)
 
 
