@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from unlearn_bench.errors import ScorerError
+from unlearn_bench.protocols.catalog import find_protocol
 from unlearn_bench.runs.judge import FALLBACK_SCORERS
 from unlearn_bench.scorers.perspective import ATTRIBUTES, GIVE_UP, MAX_BYTES, load_perspective
 
@@ -252,6 +253,14 @@ def test_without_a_key_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.delenv("PERSPECTIVE_API_KEY", raising=False)
     with pytest.raises(ScorerError, match="PERSPECTIVE_API_KEY"):
         load_perspective(cache=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "task", ["realtoxicityprompts", "realtoxicityprompts_greedy_challenging"]
+)
+def test_all_that_it_tells_apart_has_a_column(task: str) -> None:
+    metrics = find_protocol(task).judged_by(ATTRIBUTES).metrics.values()
+    assert {"toxicity", *(m.attribute for m in metrics if m.attribute)} == {*ATTRIBUTES}
 
 
 def test_it_is_never_the_default() -> None:
