@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from unlearn_bench.compare.rules import Chosen, Rules
     from unlearn_bench.runs.baseline import Baseline
     from unlearn_bench.runs.sides import MeasuredCell, Side
+    from unlearn_bench.runs.tree import Tree
 
 EXIT_INCOMPLETE = 3
 LOG_WIDTH = 180
@@ -153,7 +154,7 @@ def _judge(request: GateRequest, given: Mapping[str, Any], reporter: Reporter) -
     notes = _allowed(request, baseline)
     chosen = _choose(rules, baseline.side)
     candidate = _candidate(request, baseline.side, given, reporter)
-    _refuse_limited(request, "the candidate", candidate)
+    notes += _allow_side(request, "the candidate", candidate)
     if candidate.unscored:
         scored: list[MeasuredCell] = []
         notes.append(f"the candidate has no scores: {candidate.unscored}")
@@ -208,23 +209,35 @@ def _allowed(request: GateRequest, baseline: Baseline) -> list[str]:
     """Refuse what needs a flag; return what the report has to say of the source's state."""
     from unlearn_bench.runs.tree import source_tree
 
-    _refuse_limited(request, "the baseline", baseline.side)
     now = source_tree()
     notes = [f"source: commit {now.commit or 'unknown'}"]
-    made = baseline.tree
-    if made is None:
-        notes.append("the baseline is a run, which does not record the state of the source")
-    for tree, whose in ((now, "the source that runs here"), (made, "the baseline's source")):
-        if tree is None or not tree.dirty:
-            continue
-        mute = not tree.commit
-        what = f"git could not say whether {whose} is" if mute else f"{whose} is not"
-        what += " that of its commit"
-        if not request.allow_dirty:
-            step = "see what `git status` says there" if mute else "commit or undo the changes"
-            raise UsageError(what, next_step=f"{step}, or add --allow-dirty")
-        notes.append(what)
+    notes += _refuse_dirty(request, now, "the source that runs here")
+    notes += _allow_side(request, "the baseline", baseline.side)
+    if baseline.tree:
+        notes += _refuse_dirty(request, baseline.tree, "the source that wrote the baseline")
     return notes
+
+
+def _allow_side(request: GateRequest, what: str, side: Side) -> list[str]:
+    """Refuse what needs a flag in a run; return what to say of the source that made it."""
+    _refuse_limited(request, what, side)
+    if side.dirty:
+        again = "evaluate it again from committed source, into another folder"
+        _refuse_dirty(request, side.dirty, f"the source that made {what}", again)
+    return [f"the source that made {what}: {side.source}"]
+
+
+def _refuse_dirty(request: GateRequest, tree: Tree, whose: str, step: str = "") -> list[str]:
+    """step: what to do where it is not what lies here that has to be committed."""
+    if not tree.dirty:
+        return []
+    mute = not tree.commit
+    what = f"git could not say whether {whose} is" if mute else f"{whose} is not"
+    what += " that of its commit"
+    if not request.allow_dirty:
+        here = "see what `git status` says there" if mute else "commit or undo the changes"
+        raise UsageError(what, next_step=f"{step or here}, or add --allow-dirty")
+    return [what]
 
 
 def _refuse_limited(request: GateRequest, what: str, side: Side) -> None:

@@ -69,8 +69,11 @@ def write_cell(
     minute: int = 0,
     suite: str = "quick",
     facts: Mapping[str, Any] | None = None,
+    source: Mapping[str, Any] | None = None,
 ) -> Path:
-    """One cell's folder. says: every answer of its model; minute: when it began and ended."""
+    """One cell's folder. says: every answer of its model; minute: when it began and ended; source:
+    the state of the tree, as its provenance has it.
+    """
     options = dict(options or {"lr": 0.1})
     determinants = {**(facts or setting()), "method": {"name": method, "options": options}}
     determinants["seed"] = seed
@@ -82,7 +85,8 @@ def write_cell(
         )
     }
     if status in ("success", "incomplete"):
-        files |= _results(folder, method, seed, says, prompt, options, details or {})
+        ran = {"source": source} if source else {}
+        files |= _results(folder, method, seed, says, prompt, options, details or {}, ran)
     when = f"2026-01-01T00:{minute:02}:00+00:00"
     seconds = {"edit": 1.0, "evaluate": 2.0}
     record = Record(method, seed, key, status, reason, when, when, seconds, files)
@@ -98,6 +102,7 @@ def _results(
     prompt: str,
     options: Mapping[str, Any],
     details: Mapping[str, Any],
+    ran: Mapping[str, Any],
 ) -> dict[str, str]:
     draw = random.Random(f"{method} {seed}")
     items = list(_items(draw))
@@ -120,6 +125,7 @@ def _results(
              "sha256": "d" * 64}
         ],
         "machine": {"system": "Linux"},
+        **ran,
     }  # fmt: skip
     samples = list(_samples(prompt, says))
     return {

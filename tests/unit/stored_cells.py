@@ -11,6 +11,7 @@ from tests.unit.run_doubles import QUIZ
 from unlearn_bench.compare.aggregate import aggregate
 from unlearn_bench.protocols.catalog import Protocol
 from unlearn_bench.runs import store
+from unlearn_bench.runs.tree import Tree
 from unlearn_bench.schema import SCORED, ItemScore
 
 FACTS: dict[str, Any] = {
@@ -60,9 +61,12 @@ def write_cell(
     suite: str = "quick",
     protocol: Protocol = QUIZ,
     decoding: Any = DECODING,
+    tree: Tree | None = None,
     **changes: Any,
 ) -> Path:
-    """One cell folder, its record last. changes: of FACTS, as `facts` takes them."""
+    """One cell folder, its record last. changes: of FACTS, as `facts` takes them. tree: None as in
+    runs of older versions.
+    """
     named = {"name": method, "options": {}}
     determinants = {**facts(**changes), "method": named, "seed": seed}
     key = store.digest(determinants)
@@ -72,6 +76,7 @@ def write_cell(
     if status in SCORED:
         scores = aggregate(rows, {protocol.name: protocol})
         found = {"decoding": decoding, "weights_fingerprint": f"sha256:{method}{seed}"}
+        found |= {"source": tree} if tree else {}
         files["items.parquet"] = store.write_items(folder / "items.parquet", rows)
         files["scores.json"] = store.write_json(folder / "scores.json", scores)
         files["provenance.json"] = store.write_json(folder / "provenance.json", found)

@@ -38,17 +38,19 @@ def init(source: str, folder: Path, *more: str) -> Any:
 
 
 def test_a_baseline_comes_back_as_it_was(tmp_path: Path) -> None:
-    write_cell(tmp_path / "run", "noop", items("acc", VALUES, clusters="a" * 12 + "b" * 11))
+    write_cell(tmp_path / "run", "noop", items("acc", VALUES, clusters="a" * 12 + "b" * 11),
+               tree=Tree("def", dirty=True))  # fmt: skip
     side = read_side(str(tmp_path / "run"))
     write_baseline(tmp_path / "baseline.json", side, Tree("abc", dirty=True))
     found = read_baseline(tmp_path / "baseline.json")
     assert found.tree == Tree("abc", dirty=True)
     (before,), (after,) = side.cells, found.side.cells
+    assert after.tree == Tree("def", dirty=True)
     assert str(after.items) == str(before.items)  # NaN is not equal to itself
     assert after.measures == before.measures
     without = {name: value for name, value in before.facts.items() if name != "method"}
     assert after.facts == without
-    for name in ("method", "seed", "key", "status", "suite", "weights", "limited"):
+    for name in ("method", "seed", "key", "status", "suite", "weights", "limited", "tree"):
         assert getattr(after, name) == getattr(before, name)
     assert str(tmp_path) not in (tmp_path / "baseline.json").read_text()
 
@@ -133,7 +135,7 @@ def test_init_refuses_what_is_limited_changed_failed_or_too_small(
         str(tmp_path / "run"), "--rules", str(tmp_path / "gate" / "gate.yaml"),
     )  # fmt: skip
     assert refused.exit_code == 2
-    assert "the baseline's source is not that of its commit" in refused.output
+    assert "the source that wrote the baseline is not that of its commit" in refused.output
 
 
 def test_a_metric_without_values_gets_no_rule(tmp_path: Path) -> None:

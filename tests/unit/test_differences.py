@@ -20,6 +20,7 @@ from unlearn_bench.compare.measures import Measure, by_metric
 from unlearn_bench.compare.nearness import TEST, TEST_OF_SEEDS, nearness
 from unlearn_bench.protocols.catalog import list_protocols
 from unlearn_bench.runs.resolve import protocol_digest
+from unlearn_bench.runs.tree import Tree
 from unlearn_bench.schema import Direction, ItemScore
 
 GOOD, BAD = [1.0] * 18 + [0.0] * 2, [1.0] * 4 + [0.0] * 16
@@ -157,6 +158,14 @@ def test_whole_runs_are_compared_method_by_method(tmp_path: Path) -> None:
     pairs = json.loads(result.output)["pairs"]
     assert [pair["first"].rpartition(":")[2] for pair in pairs] == ["noop", "npo"]
     assert invoke("compare", str(tmp_path / "a"), f"{tmp_path / 'b'}:b").exit_code == 2
+
+
+def test_a_run_of_changed_source_is_marked(tmp_path: Path) -> None:
+    clean = write_cell(tmp_path / "a", "noop", items("acc", GOOD), tree=Tree("abc"))
+    changed = write_cell(tmp_path / "b", "noop", items("acc", GOOD), tree=Tree("abc", dirty=True))
+    for second, marked in ((clean, False), (changed, True)):
+        (pair,) = json.loads(invoke("compare", str(clean), str(second), "--json").stdout)["pairs"]
+        assert ("may not be that of its commit" in str(pair["notes"])) == marked
 
 
 def test_another_protocol_is_refused_with_the_field_and_both_values(tmp_path: Path) -> None:

@@ -253,6 +253,22 @@ def test_changed_source_needs_a_flag_and_is_marked(
     assert "is not that of its commit" in str(json.loads(taken.stdout)["notes"])
 
 
+def test_a_run_that_does_not_say_what_source_made_it_is_taken_and_told(gate: Gate) -> None:
+    told = json.loads(gate.run(gate.cell("new", BASE, tree=Tree("def")), "--json").stdout)
+    assert told["exit_code"] == 0
+    assert "the source that made the baseline: not recorded" in told["notes"]
+    assert "the source that made the candidate: commit def" in told["notes"]
+
+
+def test_one_seed_of_changed_source_is_enough_to_refuse(gate: Gate) -> None:
+    """tests/fault/test_changed_source.py has the whole way, in a git tree."""
+    for seed, tree in enumerate((Tree("abc"), Tree("abc", dirty=True), Tree(dirty=True))):
+        name = gate.cell(f"from{seed}", BASE, tree=tree, seed=1)
+        gate.cell(f"from{seed}", BASE, tree=Tree("abc"))
+        assert gate.run(name, "--json").exit_code == (2 if tree.dirty else 0)
+        assert gate.run(name, "--allow-dirty").exit_code == 0
+
+
 def test_source_that_git_cannot_read_needs_the_flag_too(
     gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -388,6 +388,20 @@ def test_cells_of_another_setting_are_counted_and_not_mixed(tmp_path: Path) -> N
     assert "quick, smoke" in caught.value.next_step
 
 
+def test_the_source_that_asked_the_cells_is_told_and_marked_where_it_was_changed(
+    tmp_path: Path,
+) -> None:
+    write_cell(tmp_path, "noop", source={"commit": "abc", "dirty": False})
+    write_cell(tmp_path, "exact_unlearning")
+    text = Page(read(write_report([tmp_path]))).text()
+    assert "commit abc; not recorded" in text
+    assert "may not be that of its commit" not in text
+    write_cell(tmp_path, "npo", source={"commit": "abc", "dirty": True})
+    text = Page(read(write_report([tmp_path]))).text()
+    assert "commit abc, with changes" in text
+    assert "Cells were asked by source that may not be that of its commit" in text
+
+
 def test_a_damaged_cell_is_named_and_not_read(tmp_path: Path) -> None:
     small_run(tmp_path)
     folder = write_cell(tmp_path, "npo")

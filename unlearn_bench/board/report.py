@@ -23,6 +23,7 @@ from unlearn_bench.board.table import ARROWS, ROLE_ORDER, Column, Row, public_te
 from unlearn_bench.compare.ranks import Rank
 from unlearn_bench.runs.finished import Found, StoredCell, choose_setting, read_cells
 from unlearn_bench.runs.store import CHECKPOINT, write_file
+from unlearn_bench.runs.tree import Tree, tree_of
 from unlearn_bench.schema import Score
 
 FILE = "report.html"
@@ -270,7 +271,15 @@ def _notes(found: Found, cells: Sequence[StoredCell], told: Sequence[str]) -> li
         if len(kinds) > 1:
             words = name.removesuffix("_sha256").replace("_", " ")
             notes.append(f"The cells differ in their {words}: compare with care.")
+    if any(tree and tree.dirty for tree in _trees(cells)):
+        notes.append("Cells were asked by source that may not be that of its commit (Protocol).")
     return notes
+
+
+def _trees(cells: Sequence[StoredCell]) -> list[Tree | None]:
+    """Every state of this package's source that asked one of the cells."""
+    found = (tree_of(cell.read("provenance.json")) for cell in cells if cell.scored)
+    return list(dict.fromkeys(found))
 
 
 def _protocol(found: Collection, cells: Sequence[StoredCell]) -> list[tuple[str, str]]:
@@ -289,6 +298,7 @@ def _protocol(found: Collection, cells: Sequence[StoredCell]) -> list[tuple[str,
         "overall score": found.own.formula,
         "versions": facts.get("versions", {}),
         "evaluation code": facts.get("evaluation_code_sha256", ""),
+        "source": "; ".join(str(tree or "not recorded") for tree in _trees(cells)),
         "machine": ran.get("machine", {}),
         **{
             name.replace("_", " "): ran.get(name, "")

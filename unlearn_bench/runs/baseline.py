@@ -26,8 +26,8 @@ COMPARED = ("method",)  # determinants that say what is compared, and may hold f
 
 @dataclasses.dataclass(frozen=True)
 class Baseline:
-    """What candidates are held against. tree: of the source when the file was written, None where
-    the baseline is a run, which does not say.
+    """What candidates are held against. tree: of the source that wrote the file, None where the
+    baseline is a run.
     """
 
     side: Side
@@ -95,7 +95,8 @@ def _cell_json(cell: MeasuredCell) -> dict[str, Any]:
 def _read_cell(content: Mapping[str, Any]) -> MeasuredCell:
     measures = tuple(Measure(**measure) for measure in content["measures"])
     items = tuple(_read_items(content["items"]))
-    return MeasuredCell(**{**content, "measures": measures, "items": items})
+    tree = Tree(**content["tree"]) if content.get("tree") else None
+    return MeasuredCell(**{**content, "measures": measures, "items": items, "tree": tree})
 
 
 def _read_items(columns: Mapping[str, Sequence[Any]]) -> list[ItemScore]:

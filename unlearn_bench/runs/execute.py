@@ -27,7 +27,7 @@ from unlearn_bench.errors import (
     UnlearnBenchError,
     UsageError,
 )
-from unlearn_bench.runs import store
+from unlearn_bench.runs import store, tree
 from unlearn_bench.runs.children import end_children
 from unlearn_bench.runs.contract import (
     SECOND,
@@ -116,6 +116,7 @@ class Session:
     def __init__(self, plan: Plan, open_steps: Callable[[], Steps], reporter: Reporter) -> None:
         self.plan, self.open_steps, self.reporter = plan, open_steps, reporter
         self.steps: Steps | None = None
+        self.source = tree.Tree()
         self.begun = 0
         self.left = TimeLeft({})
 
@@ -165,6 +166,7 @@ class Session:
     def prepare(self) -> Steps:
         """The steps, with the models ready that edits start from."""
         if self.steps is None:
+            self.source = tree.source_tree()  # now: later changes are not what this process loaded
             self.steps = self.open_steps()
             with (
                 store.full_disk_said(default_cache()),
@@ -345,7 +347,7 @@ class Session:
         work.files["samples.parquet"] = store.write_samples(
             work.folder / "samples.parquet", samples
         )
-        facts = steps.describe(checkpoint) | {"load_proof": proof}
+        facts = steps.describe(checkpoint) | {"load_proof": proof, "source": self.source}
         self._write(work, "provenance.json", facts)
         return self._judge(work, steps, samples)
 

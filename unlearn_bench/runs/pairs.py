@@ -71,6 +71,8 @@ def require_comparable(first: Side, second: Side) -> list[str]:
     for side in (first, second):
         if side.limited:
             known[f"{side.label} is limited: its suite was narrowed ({side.cells[0].suite})"] = None
+        if side.dirty:
+            known[f"{side.label} was asked by source that may not be that of its commit"] = None
     return list(known)
 
 

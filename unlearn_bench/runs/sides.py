@@ -24,6 +24,7 @@ from unlearn_bench.protocols.catalog import list_protocols
 from unlearn_bench.runs.finished import StoredCell, open_cell, outline
 from unlearn_bench.runs.plan import EXACT
 from unlearn_bench.runs.store import RECORD, digest
+from unlearn_bench.runs.tree import Tree, tree_of
 from unlearn_bench.schema import SCORED, ItemScore
 
 SYNTAX = "write RUN:METHOD, RUN:METHOD@SEED or the folder of a cell"
@@ -36,7 +37,8 @@ class MeasuredCell:
 
     items and measures are empty where it has no scores. facts: the determinants, with `decoding`
     from the provenance. weights: fingerprint of the model that answered. limited: its suite was
-    narrowed, so it says less than the suite's name.
+    narrowed, so it says less than the suite's name. tree: of the source that asked it, None where
+    that was not recorded.
     """
 
     method: str
@@ -50,6 +52,7 @@ class MeasuredCell:
     limited: bool
     items: tuple[ItemScore, ...]
     measures: tuple[Measure, ...]
+    tree: Tree | None = None
 
     @property
     def scored(self) -> bool:
@@ -83,6 +86,16 @@ class Side:
     def limited(self) -> bool:
         """Whether a cell's suite was narrowed."""
         return any(cell.limited for cell in self.cells)
+
+    @property
+    def source(self) -> str:
+        """The source that asked it, for people."""
+        return "; ".join(dict.fromkeys(str(cell.tree or "not recorded") for cell in self.cells))
+
+    @property
+    def dirty(self) -> Tree | None:
+        """That of a cell whose source was not what its commit says, or of which git did not say."""
+        return next((cell.tree for cell in self.cells if cell.tree and cell.tree.dirty), None)
 
 
 def is_stored(text: str) -> bool:
@@ -157,6 +170,7 @@ def _measure(cell: StoredCell) -> MeasuredCell:
         limited=_is_limited(cell.suite, facts, cell.folder.parent.parent),
         items=tuple(cell.items),
         measures=_measures(cell) if cell.scored else (),
+        tree=tree_of(found),
     )
 
 

@@ -1,12 +1,15 @@
 """Which version of this package's source is running: its commit, and whether it was changed since.
 
-Cells hash the code that their numbers pass through, but do not say whether it was committed.
+Cells hash the code that their numbers pass through, which does not say whether it was committed:
+their provenance does.
 """
 
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from unlearn_bench.data.files import tasks_folder
 from unlearn_bench.runs.provenance import PACKAGE
@@ -24,6 +27,19 @@ class Tree:
     commit: str = ""
     dirty: bool = False
 
+    def __str__(self) -> str:
+        """For people."""
+        if not self.commit:
+            return "git could not say" if self.dirty else "installed, of no commit"
+        return f"commit {self.commit}{', with changes' if self.dirty else ''}"
+
+
+def tree_of(provenance: Mapping[str, Any]) -> Tree | None:
+    """Of the source that asked a cell's model, from its provenance.json; None where a run of an
+    older version did not say.
+    """
+    return Tree(**provenance["source"]) if "source" in provenance else None
+
 
 def source_tree() -> Tree:
     """The state of the git tree that the running package lies in, if it does."""
@@ -40,7 +56,8 @@ def _git(*arguments: str) -> str | None:
     """What git says, None where it fails or is not there."""
     try:
         done = subprocess.run(
-            ["git", "-C", str(PACKAGE), *arguments],
+            # Without locks: looking must not get in the way of who works in that tree.
+            ["git", "--no-optional-locks", "-C", str(PACKAGE), *arguments],
             capture_output=True,
             text=True,
             timeout=SECONDS,
