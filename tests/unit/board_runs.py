@@ -35,6 +35,9 @@ TASKS = ("fur", "wikitext_mini")
 BASE = "sha256:" + "a" * 64
 DATA = {"fur": "d" * 64, "wikitext_mini": "e" * 64}
 EDIT_SET = Origin("fur", "bundled", "tasks/fur", "1", "f" * 64)
+NAMED = {
+    "named": {"slug": "tiny", "label": "Tiny", "edit_set": f"fur bundled 1 {EDIT_SET.sha256[:12]}"}
+}
 FACTS = 12
 PARTS = {  # the headline of fur, and one metric more
     "forget": ("forget_extraction_strength", "forget_choice_acc", "forget_exact_memorization"),
@@ -85,11 +88,13 @@ def write_run(
     notes: Sequence[str] = (),
     leaderboards: Path | None = None,
     tuned: Mapping[str, Winner] | None = None,
+    named: bool = True,
 ) -> Path:
     """A run's folder with its cells and its board; return the board's JSON.
 
     ended: statuses other than success, by method. minute: when the cells ended. level: how many
     forgotten facts npo still knows. leaderboards: where the board goes, below the run by default.
+    named: whether the cells say how their model is called, as those of earlier versions did not.
     """
     common = dict(common or facts())
     results = []
@@ -100,7 +105,10 @@ def write_run(
             levels = list(LEVELS.get(method, (6, 0, 6)))
             if method == "npo" and level is not None:
                 levels[0] = level
-            results.append(_write_cell(run, method, seed, status, common, own, levels, minute))
+            told = NAMED if named else {}
+            results.append(
+                _write_cell(run, method, seed, status, common, own, levels, minute, told)
+            )
     plan = _plan(run, results, leaderboards or run / "leaderboards", common, notes, tuned or {})
     _, paths = publish(plan, results)
     return paths[1]
@@ -115,12 +123,13 @@ def _write_cell(
     options: Mapping[str, Any],
     levels: Sequence[int],
     minute: int,
+    named: Mapping[str, Any],
 ) -> CellResult:
-    named = {"name": method, "options": dict(options)}
-    determinants = {**common, "method": named, "seed": seed}
+    edited_by = {"name": method, "options": dict(options)}
+    determinants = {**common, "method": edited_by, "seed": seed}
     key = digest(determinants)
     folder = cell_folder(run, key, method, seed)
-    plan = {"key": key, "suite": "quick", "determinants": determinants}
+    plan = {"key": key, "suite": "quick", **named, "determinants": determinants}
     files = {"plan.json": write_json(folder / "plan.json", plan)}
     if status in SCORED:
         files |= _write_results(folder, method, levels)

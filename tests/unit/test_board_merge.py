@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from tests.unit.board_runs import facts, read_json, write_run
+from tests.unit.board_runs import DATA, facts, read_json, write_run
 from unlearn_bench.board.merge import merge, write_merged
 from unlearn_bench.board.validate import render_verdicts, validate
 from unlearn_bench.cli import app
@@ -23,6 +23,7 @@ from unlearn_bench.errors import (
     UnlearnBenchError,
     UsageError,
 )
+from unlearn_bench.runs.settings import write_settings
 from unlearn_bench.runs.store import exclusive
 from unlearn_bench.runs.tuned import Winner
 
@@ -475,11 +476,59 @@ def test_folders_and_files_that_are_no_input_are_refused(tmp_path: Path) -> None
             merge([tmp_path / name], tmp_path / "out")
 
 
-def test_a_cell_whose_model_no_board_names_is_refused(tmp_path: Path) -> None:
-    write_run(tmp_path / "a")
-    shutil.rmtree(tmp_path / "a" / "leaderboards")
-    with pytest.raises(UnlearnBenchError, match="no board here says how the model"):
-        merge([tmp_path / "a"], tmp_path / "out")
+def without_board(run: Path, **details: Any) -> bytes:
+    """A run that was taken elsewhere without the board that it wrote; the board's bytes."""
+    board = write_run(run, **details)
+    written = board.read_bytes()
+    shutil.rmtree(board.parent.parent)
+    return written
+
+
+def test_a_run_alone_gives_the_bytes_that_evaluate_wrote(tmp_path: Path) -> None:
+    """Its board was left behind; its cells say how their model and edit set are called."""
+    written = without_board(tmp_path / "a", ended={"npo": "failed"})
+    assert merged(tmp_path / "out", tmp_path / "a")["quick.json"] == written
+
+
+@pytest.mark.parametrize(
+    ("spec", "slug", "label"),
+    [
+        ("smollm2-135m", "smollm2-135m", "SmolLM2-135M-Instruct, dequantised from Q4_1"),
+        ("Some/Model@main", "Some--Model", "Some/Model@main"),
+    ],
+)
+def test_a_run_of_an_earlier_version_is_called_as_it_was_commanded(
+    tmp_path: Path, spec: str, slug: str, label: str
+) -> None:
+    """Where the edit set came from is told by the cells that asked about it."""
+    common = facts()
+    common["target"]["edit_set"]["sha256"] = DATA["fur"]
+    without_board(tmp_path / "a", named=False, common=common)
+    write_settings(tmp_path / "a", {"model": spec})
+    merged(tmp_path / "out", tmp_path / "a")
+    board = json.loads((tmp_path / "out" / slug / "quick.json").read_bytes())
+    assert (board["model"], board["protocol"]["model"]) == (slug, label)
+    assert board["protocol"]["edit_set"] == f"fur bundled 1 {DATA['fur'][:12]}"
+
+
+def test_a_cell_whose_model_nobody_names_is_refused(tmp_path: Path) -> None:
+    """A place is no name, and a command tells of one model only."""
+    run = tmp_path / "a"
+    without_board(run, named=False)
+
+    def refused(why: str) -> None:
+        says = f"no board here says how the model of .* is called, nor does its run: .*{why}"
+        with pytest.raises(UnlearnBenchError, match=says):
+            merge([run], tmp_path / "out")
+
+    refused("cannot be read")
+    write_settings(run, {"model": "smollm2-135m", "target": str(tmp_path)})
+    refused("is a place and no name")
+    write_settings(run, {"model": "smollm2-135m"})
+    other = facts()
+    other["target"]["fingerprint"] = "sha256:" + "9" * 64
+    without_board(run, named=False, common=other)
+    refused("several models")
 
 
 def test_a_file_that_is_no_board_is_not_overwritten(tmp_path: Path) -> None:

@@ -53,6 +53,8 @@ def test_a_cell_leaves_every_file_and_its_hash(tmp_path: Path) -> None:
     assert (account["parameters_touched"], account["delta_norm"]) == (2, 3.0)
     provenance = json.loads((result.folder / "provenance.json").read_text())
     assert provenance["load_proof"]["loaded"]
+    named = json.loads((result.folder / "plan.json").read_text())["named"]
+    assert named == {"slug": "tiny", "label": "Tiny", "edit_set": ""}
 
 
 def test_a_second_run_computes_nothing_and_opens_no_engine(tmp_path: Path) -> None:

@@ -9,17 +9,20 @@ import math
 import random
 import re
 import shlex
+import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from tests.unit import report_cells
+from tests.unit.board_runs import write_run
 from tests.unit.report_cells import TENSORS, setting, write_cell
 from unlearn_bench.board.collect import collect
 from unlearn_bench.board.report import write_report
@@ -35,6 +38,7 @@ from unlearn_bench.schema import ItemScore
 pytest.importorskip("matplotlib")
 
 VOID = {"meta", "br", "wbr", "hr", "img", "input", "link", "base", "source", "area", "col"}
+REFERENCES = ("noop", "exact_unlearning")
 SIGN = "unlearn-bench-was-here"
 HOSTILE = (
     f"</script></style></title><script>document.title='{SIGN}'</script>"
@@ -237,6 +241,58 @@ def test_a_board_in_a_folder_of_its_own_is_found(
     write_settings(run, {"leaderboards": "boards", "methods": ["npo"]})
     monkeypatch.chdir("/")
     assert "overall.gain" in read(write_report([run]))
+
+
+@pytest.mark.parametrize("seeds", [(0,), (0, 1)])
+def test_a_run_without_its_board_says_what_the_board_said(
+    tmp_path: Path, seeds: tuple[int, ...]
+) -> None:
+    """As when a run is copied elsewhere: overall and calibrated scores and TRACE's deltas are
+    worked out from its cells, to the same numbers.
+    """
+    board = write_run(tmp_path, (*REFERENCES, "npo", "grad_diff"), seeds)
+    rows = json.loads(board.read_bytes())["rows"]
+    shutil.rmtree(board.parent.parent)
+    found = collect(read_cells([tmp_path]).cells, [tmp_path], "tiny")
+    shown = {row.method: (row, found.told(row)) for row in found.board.shown_rows()}
+    for row in rows:
+        if row["seed"] == ("mean" if len(seeds) > 1 else "0"):
+            own, told = shown[row["method"]]
+            overall = own.scores["overall.overall"]
+            assert numbers(vars(overall), "value", "low", "high") == numbers(
+                row["overall"], "value", "low", "high"
+            )
+            calibrated = {name: vars(one)["value"] for name, one in told.calibrated.items()}
+            assert calibrated == {
+                name: one["value"]
+                for name, one in row["calibrated"].items()
+                if one["value"] is not None
+            }
+            exact = "fur.forget_quality"
+            assert numbers(vars(own.scores[exact]), "low", "high") == numbers(
+                row["scores"][exact], "low", "high"
+            )
+    assert shown["npo"][0].scores["overall.overall"].value > 0
+    assert found.own.formula.startswith("overall = ")
+    assert not any("no overall" in note for note in found.notes)
+
+
+def numbers(told: Mapping[str, Any], *names: str) -> list[float | None]:
+    """As JSON has them: NaN is null."""
+    values = [told[name] for name in names]
+    return [None if value is None or math.isnan(value) else value for value in values]
+
+
+def test_what_a_run_without_its_board_cannot_say_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody knows what an uninstalled method was for, nor what a changed task's columns meant."""
+    run = small_run(tmp_path, 5)
+    untold = "no overall and no calibrated scores of "
+    named = "method_0, method_1, method_2 and 2 more: the method is not installed here"
+    assert untold + named in read(write_report([run]))
+    monkeypatch.setattr("unlearn_bench.board.collect.protocol_digest", lambda protocol: "other")
+    assert untold + "noop, exact_unlearning" in read(write_report([run]))
 
 
 def test_what_only_the_runs_own_board_has_is_shown(tmp_path: Path) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from unlearn_bench.board.collect import known_protocols
+from unlearn_bench.board.naming import name_cell
 from unlearn_bench.board.publish import board_protocol
-from unlearn_bench.board.sources import Inputs, ReadBoard, unknown_model
+from unlearn_bench.board.sources import Inputs, ReadBoard
 from unlearn_bench.board.table import Row
 from unlearn_bench.errors import UsageError
 from unlearn_bench.protocols.catalog import Protocol
@@ -71,19 +72,18 @@ class Entry:
 def cell_entries(inputs: Inputs, notes: list[str]) -> Iterator[Entry]:
     """The cells of runs. notes: what is left out, and why, is added to them.
 
-    Raises UnlearnBenchError for a cell whose model no board names.
+    Raises UnlearnBenchError for a cell whose model neither a board nor its run names.
     """
-    told = inputs.told
-    by_key = {row.provenance.get("cell_key", ""): (one, row) for one in told for row in one.rows}
+    by_key = {
+        row.provenance.get("cell_key", ""): (one, row) for one in inputs.told for row in one.rows
+    }
     for cell in inputs.cells:
         label = f"{cell.method} seed {cell.seed}"
         if reason := _no_row(cell):
             notes.append(f"{label} left out: {reason}")
             continue
         beside = by_key.get(cell.record.key)
-        named = _named(cell, beside, told)
-        if named is None:
-            raise unknown_model(cell)
+        named = name_cell(cell, beside[0] if beside else None, inputs)
         protocols, changed = known_protocols(cell.determinants)
         if cell.method not in list_cards("method"):
             changed = [f"the method {cell.method} is not installed here"]
@@ -138,24 +138,6 @@ def _of_cell(
         cell=cell,
         protocols=protocols or None,
     )
-
-
-def _named(
-    cell: StoredCell, beside: tuple[ReadBoard, Row] | None, told: Sequence[ReadBoard]
-) -> Named | None:
-    """How the cell's model and edit set are called: by the board that has the cell, else by one of
-    the same weights and edit set.
-    """
-    target = cell.determinants["target"]
-    ends = str(target.get("edit_set", {}).get("sha256", ""))[:12]
-    for one in [beside[0]] if beside else told:
-        protocol = one.board.protocol
-        if beside or (
-            protocol["base_fingerprint"] == target["fingerprint"]
-            and protocol.get("edit_set", "").endswith(ends)
-        ):
-            return Named(one.board.model, protocol["model"], protocol.get("edit_set", ""))
-    return None
 
 
 def row_entries(inputs: Inputs) -> Iterator[Entry]:

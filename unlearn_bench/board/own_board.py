@@ -1,8 +1,9 @@
-"""What the runs' own boards say of their rows beyond what the cells hold: the overall score, values
-calibrated against the target and the exact model, how the options were tuned.
+"""What a board says of its rows beyond what each cell holds: the overall score, values calibrated
+against the target and the exact model, how the options were tuned.
 
-A board's JSON is joined to cells by their keys. It is made by another command, perhaps by another
-version, so what it lacks is missing, and a file that is no board is passed over.
+The first two are worked out from the cells, which a run has wherever it lies. The runs' own boards
+say the rest. A board's JSON is joined to cells by their keys. It is made by another command,
+perhaps by another version, so what it lacks is missing, and a file that is no board is passed over.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from unlearn_bench.board.table import MEAN, Column
+from unlearn_bench.board.files import summary_json
+from unlearn_bench.board.table import MEAN, Board, Column
+from unlearn_bench.compare.overall import FORMULA
 from unlearn_bench.runs.settings import board_files
 from unlearn_bench.schema import Score
 
@@ -62,6 +65,25 @@ def read_boards(runs: Sequence[Path], keys: set[str]) -> OwnBoards:
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
     return own
+
+
+def add_worked_out(own: OwnBoards, board: Board) -> None:
+    """Put what was worked out from the cells in the place of what a file says; tuning stays."""
+    columns = {column.name: column for column in board.columns}
+    for row in board.rows:
+        mean = row.seed == MEAN
+        rows, name = (own.means, row.method) if mean else (own.rows, row.provenance["cell_key"])
+        found = summary_json(row)
+        made = [*(_overall(found) if board.ranked else ()), *_trace({TRACE: row.trace})]
+        scores = {f"{score.task}.{score.metric}": score for score in made}
+        before = rows.get(name, Told())
+        rows[name] = Told(
+            scores={**before.scores, **scores},
+            calibrated=dict(_calibrated(found, columns)),
+            tuning=before.tuning,
+        )
+        own.columns |= {name: _column_of(score, columns) for name, score in scores.items()}
+    own.formula = FORMULA if board.ranked else own.formula
 
 
 def _read_board(content: Mapping[str, Any], keys: set[str], own: OwnBoards) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from unlearn_bench.board.files import render_csv, render_json
 from unlearn_bench.board.markdown import render_markdown
-from unlearn_bench.board.summary import ByMetric, Cells, with_summary
+from unlearn_bench.board.summary import ByMetric, Cells, by_metric, with_summary
 from unlearn_bench.board.table import MEAN, TUNING, Board, Column, Row, build_board
 from unlearn_bench.compare.against_exact import score_against_exact, spread_over_seeds
 from unlearn_bench.compare.aggregate import RESAMPLES
@@ -119,7 +119,7 @@ def scored_cells(
     return Cells(
         protocols=plan.protocols,
         items={
-            (result.cell.method, str(result.cell.seed)): _by_metric(rows)
+            (result.cell.method, str(result.cell.seed)): by_metric(rows)
             for result, rows in zip(results, items, strict=True)
             if rows
         },
@@ -143,7 +143,7 @@ def with_seed_intervals(
     seeds: dict[str, list[_Seed]] = {}
     for result, rows, twin in zip(results, items, _exact_items(results, items), strict=True):
         if rows and result.cell.method not in kept:
-            own = _Seed(result.cell.seed, _by_metric(rows), _by_metric(twin))
+            own = _Seed(result.cell.seed, by_metric(rows), by_metric(twin))
             seeds.setdefault(result.cell.method, []).append(own)
     return replace(
         board,
@@ -183,13 +183,6 @@ def _seed_intervals(row: Row, plan: Measured, seeds: Sequence[_Seed]) -> dict[st
                 named = dict(zip(names, pairs, strict=True))
                 spread = spread_over_seeds(protocol, comparison, named)
                 found[f"{task}.{name}"] = replace(score, low=spread.low, high=spread.high)
-    return found
-
-
-def _by_metric(rows: Sequence[ItemScore]) -> dict[tuple[str, str], list[ItemScore]]:
-    found: dict[tuple[str, str], list[ItemScore]] = {}
-    for row in rows:
-        found.setdefault((row.task, row.metric), []).append(row)
     return found
 
 

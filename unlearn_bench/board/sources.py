@@ -1,7 +1,8 @@
 """What a merge is made of: the cells of runs, boards' files, and the boards that are there already.
 
-A cell does not say how its model is called; every board does. So each run's own board is read as
-well, to look things up by cell key, and gives no row of its own where its cell is there.
+A cell does not say how it was tuned, nor always how its model is called; every board does. So each
+run's own board is read as well, to look things up by cell key, and gives no row of its own where
+its cell is there.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from unlearn_bench.board.board_file import read_board
 from unlearn_bench.board.table import MEAN, Board, Row
-from unlearn_bench.errors import UnlearnBenchError, UsageError
+from unlearn_bench.errors import UsageError
 from unlearn_bench.runs.finished import StoredCell, read_cells
 from unlearn_bench.runs.settings import board_files
 
@@ -112,13 +113,3 @@ def _is_board(file: Path) -> bool:
     if not isinstance(content, dict) or not {"protocol", "columns", "rows"} <= content.keys():
         return False
     return not any(isinstance(row, dict) and "stage" in row for row in content["rows"])
-
-
-def unknown_model(cell: StoredCell) -> UnlearnBenchError:
-    """No board at hand says how the model of this cell is called."""
-    return UnlearnBenchError(
-        f"no board here says how the model of {cell.method} seed {cell.seed} is called",
-        where=str(cell.folder),
-        next_step="name the JSON file of the board that its run wrote as well, or run the same "
-        "evaluate command again: it computes nothing twice and writes the board",
-    )

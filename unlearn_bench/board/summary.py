@@ -33,6 +33,14 @@ from unlearn_bench.schema import ItemScore
 ByMetric = Mapping[tuple[str, str], Sequence[ItemScore]]  # one cell's rows
 
 
+def by_metric(rows: Sequence[ItemScore]) -> dict[tuple[str, str], list[ItemScore]]:
+    """One cell's rows by task and metric."""
+    found: dict[tuple[str, str], list[ItemScore]] = {}
+    for row in rows:
+        found.setdefault((row.task, row.metric), []).append(row)
+    return found
+
+
 @dataclass(frozen=True)
 class Cells:
     """The rows of every cell with scores, by method and seed, and what each method is for."""

@@ -52,6 +52,14 @@ def open_model(
     raise UnknownNameError("model", spec, EMBEDDED)
 
 
+def called(spec: str) -> tuple[str, str] | None:
+    """Slug and label of a known name or a hub id, without opening it; None for anything else."""
+    if spec in EMBEDDED:
+        return spec, EMBEDDED[spec].label
+    match = HUB_ID.fullmatch(spec)
+    return (_slug(match["repo"]), spec) if match else None
+
+
 def _one_revision(in_spec: str | None, given: str | None) -> str | None:
     if in_spec and given and in_spec != given:
         raise UsageError(f"two revisions for one model: {in_spec!r} and {given!r}")

@@ -323,6 +323,7 @@ class Session:
                 "key": cell.key,
                 "suite": self.plan.suite.name,
                 "harness": self.plan.harness_names,
+                "named": self.plan.called,
                 "determinants": cell.determinants,
             },
         )

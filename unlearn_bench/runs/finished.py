@@ -29,13 +29,15 @@ OWN = ("method", "seed", "versions", "evaluation_code_sha256", "format")
 class StoredCell:
     """One cell whose record and files are what they were when it ended.
 
-    suite, determinants: of its plan.json; empty where it was stopped before that was written.
+    suite, determinants, named: of its plan.json; empty where it was stopped before that was
+    written. named: how model and edit set are called, empty in a cell of an earlier version.
     """
 
     folder: Path
     record: Record
     suite: str
     determinants: Mapping[str, Any]
+    named: Mapping[str, Any]
 
     @property
     def method(self) -> str:
@@ -133,10 +135,10 @@ def open_cell(folder: Path) -> StoredCell:
     if record.status in SCORED and not {"items.parquet", "scores.json"} <= record.files.keys():
         raise CorruptDataError("the record names no scores", where=str(folder))
     plan = read_object(folder / "plan.json") if (folder / "plan.json").exists() else {}
-    determinants = plan.get("determinants", {})
-    if not isinstance(determinants, dict):
+    determinants, named = plan.get("determinants", {}), plan.get("named", {})
+    if not isinstance(determinants, dict) or not isinstance(named, dict):
         raise CorruptDataError("plan.json is not what a run writes", where=str(folder))
-    return StoredCell(folder, record, str(plan.get("suite", "")), determinants)
+    return StoredCell(folder, record, str(plan.get("suite", "")), determinants, named)
 
 
 def outline(folder: Path) -> tuple[str, int, str]:

@@ -121,6 +121,11 @@ class Plan:
         return f"{self.fur.origin.dataset} {version_text(self.fur.origin)}" if self.fur else ""
 
     @property
+    def called(self) -> dict[str, str]:
+        """How model and edit set are called: what a cell keeps so that boards can be made of it."""
+        return {"slug": self.model.name, "label": self.model.label, "edit_set": self.edit_set}
+
+    @property
     def harness_names(self) -> dict[str, str]:
         """By which name or file lm-eval was asked for each task that is its own."""
         return {name: own.harness for name, own in self.protocols.items() if own.harness}

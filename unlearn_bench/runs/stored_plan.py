@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from unlearn_bench.schema import Origin
 
 @dataclass(frozen=True)
 class Named:
-    """What no cell says, and a board does: how model and edit set are called.
+    """How model and edit set are called, which moves no number and is in no key.
 
     slug: the folder of the model's boards. label: for people. edit_set: with source and revision.
     """
@@ -26,6 +26,14 @@ class Named:
     slug: str
     label: str
     edit_set: str
+
+
+def named_by(cell: StoredCell) -> Named | None:
+    """As the cell itself says; None of one from before cells did."""
+    told = cell.named
+    if not all(isinstance(told.get(own.name), str) for own in fields(Named)):
+        return None
+    return Named(told["slug"], told["label"], told["edit_set"])
 
 
 @dataclass(frozen=True)
