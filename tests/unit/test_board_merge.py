@@ -569,6 +569,17 @@ def test_the_command_writes_says_so_and_refuses_with_3_and_2(tmp_path: Path) -> 
     assert runner.invoke(app, ["board", "merge", str(tmp_path / "none")]).exit_code == 2
 
 
+def test_a_folder_behind_board_is_merged(tmp_path: Path) -> None:
+    """As one would type it; what is no folder and no command gets a hint."""
+    board = write_run(tmp_path / "a")
+    done = CliRunner().invoke(app, ["board", str(tmp_path / "a"), "-o", str(tmp_path / "out")])
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "out" / "tiny" / "quick.json").read_bytes() == board.read_bytes()
+    refused = CliRunner(env={"COLUMNS": "300"}).invoke(app, ["board", str(board)])
+    assert refused.exit_code == 2
+    assert "nor a folder to merge. For a board's file: board merge FILE" in refused.output
+
+
 def test_two_merges_into_one_folder_do_not_overwrite_each_other(tmp_path: Path) -> None:
     write_run(tmp_path / "one")
     arguments = ["board", "merge", str(tmp_path / "one"), "-o", str(tmp_path / "boards")]

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from tests.unit import written_commands
 from unlearn_bench import __version__, cli, commands
 from unlearn_bench.errors import CancelledError, UnsafeArtefactError
 
@@ -208,6 +209,11 @@ def test_the_exit_code_tells_how_the_cells_ended(statuses: list[str], code: int)
         SimpleNamespace(record=SimpleNamespace(status=status)) for status in statuses
     ]
     assert commands.exit_code(results) == code
+
+
+def test_every_help_has_examples() -> None:
+    lacking = [path for path, one in written_commands.commands().items() if not one.epilog]
+    assert lacking == []
 
 
 def test_sequence_takes_what_evaluate_takes_and_requests() -> None:

@@ -3,14 +3,38 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
+from unlearn_bench.board.visible import visible
 from unlearn_bench.cli import options
 from unlearn_bench.cli.root import app, ends_cleanly, examples
 
-board_app = typer.Typer(no_args_is_help=True, help="Merge, validate and publish leaderboards.")
+
+class BoardGroup(TyperGroup):
+    """Its commands; a folder where one of them should stand is what is to be merged."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that the first word names, or `merge` of all words."""
+        word = args[0]
+        if word not in self.commands and Path(word).is_dir():
+            args = ["merge", *args]
+        elif word not in self.commands:
+            ctx.fail(
+                f"{visible(word)!r} is neither a command of board ({', '.join(self.commands)}) nor "
+                "a folder to merge. For a board's file: board merge FILE"
+            )
+        return super().resolve_command(ctx, args)
+
+
+board_app = typer.Typer(
+    cls=BoardGroup,
+    no_args_is_help=True,
+    help="Merge, validate and publish leaderboards. `board DIR...` is `board merge DIR...`.",
+    epilog=examples("board runs other/runs", "board validate quick.json"),
+)
 app.add_typer(board_app, name="board")
 
 

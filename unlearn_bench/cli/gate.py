@@ -92,7 +92,7 @@ def gate(
     raise typer.Exit(run_gate(request, places, verbose=verbose, again=again))
 
 
-@gate_app.command("init")
+@gate_app.command("init", epilog=examples("gate init runs:noop -o gate/"))
 @ends_cleanly
 def gate_init(
     source: Annotated[

@@ -15,9 +15,19 @@ from unlearn_bench.errors import CancelledError, UnlearnBenchError
 
 PROGRAM = "unlearn-bench"
 
+
+def examples(*lines: str) -> str:
+    """The foot of a command's help: what one would type, each on a line of its own.
+
+    Every line is run by `tests/end_to_end/test_written_commands.py`.
+    """
+    return "\n\n".join(["Examples:", *(f"{PROGRAM} {line}" for line in lines)])
+
+
 app = typer.Typer(
     name=PROGRAM,
     help="Compare methods that make language models forget, update or detoxify.",
+    epilog=examples("doctor", "evaluate --methods all --dry-run", "report runs"),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -41,14 +51,6 @@ def ends_cleanly(command: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(130) from None
 
     return guarded
-
-
-def examples(*lines: str) -> str:
-    """The foot of a command's help: what one would type, each on a line of its own.
-
-    Every line is run by `tests/unit/test_written_commands.py`.
-    """
-    return "\n\n".join(["Examples:", *(f"{PROGRAM} {line}" for line in lines)])
 
 
 def _print_version(wanted: bool) -> None:
