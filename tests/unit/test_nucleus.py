@@ -7,7 +7,7 @@ import torch
 
 pytest.importorskip("vllm", reason="the vllm engine is not installed")
 
-from unlearn_bench.engine.nucleus import draw_from_nucleus
+from unlearn_bench.engine.nucleus import NucleusProcessor, draw_from_nucleus, take_broken
 
 
 def nucleus_by_full_sort(logits: torch.Tensor, top_p: float) -> dict[int, float]:
@@ -56,3 +56,19 @@ def test_rows_have_their_own_p_and_the_largest_number_stays_inside() -> None:
     logits = torch.tensor([[0.5, 0.3, 0.2]] * 2).log()
     uniform = torch.tensor([1 - 2**-24] * 2)
     assert draw_from_nucleus(logits, torch.tensor([0.4, 1.0]), uniform).tolist() == [0, 2]
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_a_logit_that_is_not_finite_is_told_once_and_stops_nobody(value: float) -> None:
+    processor = NucleusProcessor(None, torch.device("cpu"), False)
+    take_broken(None)
+    logits = torch.randn(3, 600, generator=torch.Generator().manual_seed(1))
+    processor.apply(logits.clone())
+    assert not take_broken(None)
+    logits[1, 5] = value
+    processor.apply(logits)
+    processor.apply(torch.zeros(3, 600))
+    assert take_broken(None)
+    assert not take_broken(None)
+    drawn = draw_from_nucleus(logits, torch.tensor([0.9] * 3), torch.tensor([0.5] * 3))
+    assert ((drawn >= 0) & (drawn < 600)).all()

@@ -16,11 +16,13 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor
 from vllm.v1.sample.logits_processor.builtin import process_dict_updates
+
+from unlearn_bench.engine.base import all_finite
 
 HEADS = (256, 4096)
 OPTION = "nucleus"  # key of SamplingParams.extra_args; value: (temperature, top_p, seed)
@@ -44,7 +46,13 @@ class _Request:
 
 
 class NucleusProcessor(LogitsProcessor):
-    """Leaves, of each such request's logits, only the token it draws."""
+    """Leaves, of each such request's logits, only the token it draws. Looks at everybody's.
+
+    broken: whether a logit of this process was not finite since `take_broken`. An error would leave
+    vLLM with half a step done.
+    """
+
+    broken: ClassVar[torch.Tensor | bool] = False
 
     def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool) -> None:
         self.requests: dict[int, _Request] = {}
@@ -59,6 +67,7 @@ class NucleusProcessor(LogitsProcessor):
 
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
         """(requests, vocabulary) in, same out with −inf everywhere but at the drawn tokens."""
+        NucleusProcessor.broken = ~all_finite(logits) | NucleusProcessor.broken
         if not self.requests:
             return logits
         rows = sorted(self.requests)
@@ -76,6 +85,14 @@ class NucleusProcessor(LogitsProcessor):
         logits[index] = -torch.inf
         logits[index, tokens] = 0.0
         return logits
+
+
+def take_broken(model: Any) -> bool:
+    """Whether a logit was not finite since this was last asked. `LLM.apply_model` asks in each
+    worker.
+    """
+    broken, NucleusProcessor.broken = bool(NucleusProcessor.broken), False
+    return broken
 
 
 def _read_request(params: Any, prompt: Any, output: Sequence[int]) -> _Request | None:
@@ -103,7 +120,8 @@ def draw_from_nucleus(
     inside = reached - probabilities < top_p[:, None]  # mass of the likelier tokens
     mass = (probabilities * inside).sum(dim=1)
     place = (reached <= (uniform * mass)[:, None]).sum(dim=1)
-    last = inside.sum(dim=1) - 1  # rounding must not step out of the nucleus
+    # Rounding must not step out of the nucleus. That of NaN holds nothing: any token will do.
+    last = (inside.sum(dim=1) - 1).clamp(min=0)
     tokens = indices.gather(1, torch.minimum(place, last)[:, None]).squeeze(1)
     wider = reached[:, -1] < top_p
     if head < logits.shape[1] and bool(wider.any()):

@@ -44,10 +44,10 @@ class SpreadVllmEngine(VllmEngine):
         from vllm import SamplingParams
 
         distinct = list(dict.fromkeys(Request(one.context, one.continuation) for one in requests))
-        outputs = self._llm.generate(
-            [{"prompt_token_ids": [*one.context, *one.continuation]} for one in distinct],
+        outputs = self._continue(
+            [[*one.context, *one.continuation] for one in distinct],
             SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=1),
-            use_tqdm=progress_bar(progress),
+            progress_bar(progress),
         )
         found = {
             one: _likelihood(one, output.prompt_logprobs)

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 from lm_eval.models.utils_hf import stop_sequences_criteria
-from transformers import GenerationConfig
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
-from unlearn_bench.engine.base import Engine, Generation, Progress
+from unlearn_bench.engine.base import Engine, Generation, Progress, all_finite, not_finite
 
 BATCH = 32
 
@@ -60,6 +60,7 @@ class TransformersEngine(Engine):
                 ids.to(self.device),
                 attention_mask=mask.to(self.device),
                 generation_config=config,
+                logits_processor=LogitsProcessorList([FiniteLogits()]),
                 stopping_criteria=stopping if first.stop else None,
             )
         decoded = self.tokenizer.batch_decode(output[:, width:], skip_special_tokens=True)
@@ -83,6 +84,16 @@ class TransformersEngine(Engine):
         """The generating model is the scoring model, whose memory is hashed: nothing to compare."""
         total = len(self.model.state_dict())
         return total, total, 0.0
+
+
+class FiniteLogits(LogitsProcessor):
+    """Ends a generation at the first logit that is not finite."""
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """The logits as they are. Raises DivergedError."""
+        if not all_finite(scores):
+            raise not_finite("a logit of the generating model")
+        return scores
 
 
 def cut_at_stop(text: str, stop: Sequence[str]) -> str:

@@ -18,7 +18,7 @@ import torch
 from tqdm import tqdm
 
 from unlearn_bench.engine import proof
-from unlearn_bench.engine.base import Engine, Generation, Progress
+from unlearn_bench.engine.base import Engine, Generation, Progress, not_finite
 from unlearn_bench.engine.cpu_norms import cpu_norm_priority
 from unlearn_bench.engine.likelihood import Likelihood
 from unlearn_bench.engine.token_tree import Request
@@ -61,13 +61,26 @@ class VllmEngine(Engine):
             return []
         # The longest answers first: what is left of them at the end runs nearly alone.
         order = sorted(range(len(requests)), key=lambda index: -requests[index].max_tokens)
-        outputs = self._llm.generate(
-            [{"prompt_token_ids": list(requests[index].prompt)} for index in order],
+        outputs = self._continue(
+            [requests[index].prompt for index in order],
             [_sampling(requests[index]) for index in order],
-            use_tqdm=progress_bar(progress),
+            progress_bar(progress),
         )
         texts = dict(zip(order, (output.outputs[0].text for output in outputs), strict=True))
         return [texts[index] for index in range(len(requests))]
+
+    def _continue(self, prompts: Sequence[Sequence[int]], sampling: Any, bar: Any) -> Any:
+        """What vLLM makes of prompts. Raises DivergedError for logits that are not finite."""
+        from unlearn_bench.engine.nucleus import take_broken
+
+        self._llm.apply_model(take_broken)  # of what nobody reads, such as vLLM's own warming up
+        outputs = self._llm.generate(
+            [{"prompt_token_ids": list(prompt)} for prompt in prompts], sampling, use_tqdm=bar
+        )
+        if any(self._llm.apply_model(take_broken)):
+            self._llm = None  # NaN stays in its cache of keys and values, and reaches other texts
+            raise not_finite("a logit of the generating model")
+        return outputs
 
     def describe(self) -> dict[str, Any]:
         """Name, dtype, device, versions and the settings that can move a number."""
@@ -109,6 +122,7 @@ class VllmEngine(Engine):
     def _load_generator(self, checkpoint: Path) -> None:
         self._swapped, self._canaries = True, ([], [])
         if self._llm is None:
+            gc.collect()  # one that goes later takes what vLLM has once per process from the next
             self._llm = self._start(checkpoint)
             gc.unfreeze()  # vLLM freezes all there is: the first scoring model would never go
             return
@@ -172,11 +186,8 @@ class VllmEngine(Engine):
         from vllm import SamplingParams
 
         prompts = [tuple(self.tokenizer.encode(text)) for text in proof.CANARIES]
-        outputs = self._llm.generate(
-            [{"prompt_token_ids": list(prompt)} for prompt in prompts],
-            SamplingParams(temperature=0, max_tokens=proof.CANARY_TOKENS, logprobs=0),
-            use_tqdm=False,
-        )
+        canary = SamplingParams(temperature=0, max_tokens=proof.CANARY_TOKENS, logprobs=0)
+        outputs = self._continue(prompts, canary, False)
         if self._swapped:
             proof.require_fresh([output.num_cached_tokens for output in outputs])
             self._swapped = False
