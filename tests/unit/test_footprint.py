@@ -18,8 +18,10 @@ from unlearn_bench.runs.footprint import (
     HOLES_WITH_ADAPTER,
     PROCESS_BYTES,
     READ_TOKENS,
+    Footprint,
     Shape,
     Texts,
+    devices_needed,
     estimate_memory,
     estimate_recipe,
     kept_for_backward,
@@ -54,7 +56,8 @@ def kept(facts: Any = LOSS, texts: Any = TEXTS, *, cuda: bool = False, **options
 
 
 def estimate(facts: Any = LOSS, *, cuda: bool = False, bf16: bool = False, **options: Any) -> float:
-    return estimate_memory(facts, {**OPTIONS, **options}, SHAPE, TEXTS, cuda=cuda, bf16=bf16)
+    given = {**OPTIONS, **options}
+    return estimate_memory(facts, given, SHAPE, TEXTS, cuda=cuda, bf16=bf16).total
 
 
 def test_what_the_backward_pass_needs() -> None:
@@ -132,10 +135,10 @@ def test_a_gpu_has_no_process_and_no_holes_and_bf16_has_a_copy() -> None:
 def test_an_edit_without_steps_reads_with_all_weights_or_writes_its_targets() -> None:
     reads = {"kind": "edit", "needs": ("forget",), "targets": ("*.down_proj.weight",)}
     reading = 4 * READ_TOKENS * (10 * 4 + 4 * 8)
-    assert estimate_memory(reads, {}, SHAPE, TEXTS) == PROCESS_BYTES + WEIGHTS + reading
+    assert estimate_memory(reads, {}, SHAPE, TEXTS).total == PROCESS_BYTES + WEIGHTS + reading
     writes = {**reads, "needs": ()}
     # Two tensors of 32 scalars stay; one's change and new value come on top.
-    assert estimate_memory(writes, {}, SHAPE, TEXTS) == PROCESS_BYTES + 4 * 64 + 2 * 4 * 32
+    assert estimate_memory(writes, {}, SHAPE, TEXTS).total == PROCESS_BYTES + 4 * 64 + 2 * 4 * 32
     assert estimate_memory(reads, {**OPTIONS, "epochs": 0}, SHAPE, TEXTS) == estimate_memory(
         reads, {}, SHAPE, TEXTS
     )
@@ -159,8 +162,9 @@ def test_gradients_without_a_learning_rate_have_no_moments_and_batches_are_fille
     """All 3 texts fit into READ_TOKENS: 15 tokens of 2·86 numbers, 150 logits twice. 64 targets."""
     facts = {**DOWN, "kind": "edit", "gradients": True}
     expected = PROCESS_BYTES + WEIGHTS + 4 * 64 + HOLES * 4 * (2580 + 300)
-    assert estimate_memory(facts, {}, SHAPE, TEXTS) == pytest.approx(expected)
-    assert estimate_memory({**DOWN, "kind": "edit"}, {}, SHAPE, TEXTS) != pytest.approx(expected)
+    assert estimate_memory(facts, {}, SHAPE, TEXTS).total == pytest.approx(expected)
+    closed = estimate_memory({**DOWN, "kind": "edit"}, {}, SHAPE, TEXTS)
+    assert closed.total != pytest.approx(expected)
     long = {"forget": Texts(10_000, 8)}
     kept_full = kept_for_backward(facts, {}, SHAPE, long, cuda=False, bf16=False)
     assert kept_full == 4 * READ_TOKENS * (2 * (72 + 4 + 2 * 8) + 2 * 10)
@@ -187,4 +191,31 @@ def test_the_recipe_reads_questions_biographies_and_anchors_beside_a_reference()
     }
     numbers = 176 * 2 * 98 + 33 * 2 * 98 + 84 * 2 * 118 + 10 * (176 + 33 + 84 + 176)
     expected = PROCESS_BYTES + 2 * WEIGHTS + 3 * 4 * 64 + HOLES * 4 * numbers
-    assert estimate_recipe(sets, Recipe(), SHAPE) == pytest.approx(expected)
+    assert estimate_recipe(sets, Recipe(), SHAPE).total == pytest.approx(expected)
+
+
+def test_shards_share_weights_and_moments_and_each_device_has_its_own_reference_and_batch() -> None:
+    """48 + 96 of weights and training, 32 of θ₀, 8 of a batch: 184, 112, 88, 76 on 1, 2, 3, 4."""
+    need = Footprint(0.0, weights=48.0, reference=32.0, training=96.0, working=8.0)
+    assert [need.on_each(devices) for devices in (1, 2, 3, 4)] == [184, 112, 88, 76]
+    assert need.total == need.on_each(1)
+    assert [devices_needed(need, size, 8) for size in (184, 183, 88, 76)] == [1, 2, 3, 4]
+    assert devices_needed(need, 57, 8) is None  # with eight devices each has 58
+    assert devices_needed(need, 58, 8) == 8
+
+
+def test_a_full_training_of_8b_fits_no_card_and_with_a_reference_takes_more_cards() -> None:
+    """As docs/gpu_and_cluster.md has it: 18 bytes a parameter, 22 with θ₀, 6 with an adapter."""
+    eight = Shape(32, 4096, 14336, 32, 128_256, {"model.layers.0.mlp.weight": (1000, 8_030_000)})
+
+    def need(*sets: str, **options: Any) -> Footprint:
+        facts = {"kind": "loss", "needs": ("forget", *sets), "targets": ("*",)}
+        given = {**OPTIONS, **options}
+        return estimate_memory(facts, given, eight, TEXTS, cuda=True, bf16=True)
+
+    own, beside = need(), need("reference")
+    assert own.total - own.working == pytest.approx(18 * 8.03e9)
+    assert beside.total - beside.working == pytest.approx(22 * 8.03e9)
+    assert devices_needed(own, 72e9, 8) == 3  # 145 of weights and training
+    assert devices_needed(beside, 72e9, 8) == 4  # of which 32 GB less on each are for them
+    assert need("reference", lora=True, lora_rank=16).total < 72e9

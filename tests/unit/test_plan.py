@@ -15,7 +15,7 @@ from unlearn_bench.data.fur import load_fur
 from unlearn_bench.errors import DiskFullError, UnknownNameError, UsageError
 from unlearn_bench.registry import Card, list_cards
 from unlearn_bench.runs import estimate, plan, store
-from unlearn_bench.runs.speed import CARDS, Machine
+from unlearn_bench.runs.speed import CARDS, GPU_OVERHEAD, Machine
 
 METHOD = '''
 from unlearn_bench.registry import method
@@ -250,7 +250,7 @@ CPU = Machine(cores=2)
 
 def test_estimates_grow_with_work_parameters_and_shrink_with_speed() -> None:
     def evaluation(limit: int, parameters: float = 1e8, machine: Any = CPU) -> float:
-        return estimate.estimate_evaluation({"gsm8k": limit}, 4, parameters, machine)
+        return estimate.estimate_evaluation({"gsm8k": limit}, 4, parameters, machine, "mixed")
 
     assert evaluation(20) > evaluation(10)
     assert evaluation(20, parameters=2e8) > evaluation(20)
@@ -286,6 +286,23 @@ def test_a_gpu_is_arithmetic_with_its_data_sheet() -> None:
     assert card.seconds("write", 1e6, 8e9) == pytest.approx(
         1e6 * (1e-4 + 16e9 / (0.6 * 3.35e12) / 128)
     )
+
+
+def test_a_gpu_is_priced_in_the_format_that_it_computes_in() -> None:
+    """By default bf16, in which likelihoods cost what prompts do; `mixed` scores in fp32."""
+    card = Machine(16, CARDS[9, 0])
+
+    def seconds(work: Any, dtype: str) -> float:
+        own = GPU_OVERHEAD[work] * 1e6
+        return card.seconds(work, 1e6, 8e9, dtype) - own
+
+    assert seconds("score", "bfloat16") == pytest.approx(seconds("read", "mixed"))
+    assert seconds("score", "mixed") == pytest.approx(1e6 * 16e9 / (0.5 * 67e12))
+    assert seconds("read", "float32") == pytest.approx(seconds("score", "mixed"))
+    # Twice the bytes per weight; fp32 matrices are slower still.
+    assert seconds("write", "float32") == pytest.approx(seconds("read", "float32"))
+    assert seconds("train", "float32") == seconds("train", "bfloat16")
+    assert CPU.seconds("score", 1e6, 8e9, "bfloat16") == CPU.seconds("score", 1e6, 8e9)
 
 
 def test_a_round_is_two_epochs() -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from unlearn_bench.runs.footprint import (
     ENGINE_BYTES,
+    Footprint,
     Shape,
     Texts,
     estimate_memory,
@@ -89,9 +90,15 @@ class Estimate:
 
 
 def estimate_evaluation(
-    limits: Mapping[str, int | None], samples: int, parameters: float, machine: Machine
+    limits: Mapping[str, int | None],
+    samples: int,
+    parameters: float,
+    machine: Machine,
+    dtype: str,
 ) -> float:
-    """Seconds for one evaluation. limits: items by task (None = all); samples: k continuations."""
+    """Seconds for one evaluation. limits: items by task (None = all); samples: k continuations;
+    dtype: the engine's.
+    """
     tokens: dict[Work, float] = dict.fromkeys(OPERATIONS, 0.0)
     judged = 0.0
     for task, limit in limits.items():
@@ -102,7 +109,7 @@ def estimate_evaluation(
         tokens["read"] += texts * cost.read
         tokens["write"] += texts * cost.written
         judged += texts * cost.judged
-    work = sum(machine.seconds(kind, count, parameters) for kind, count in tokens.items())
+    work = sum(machine.seconds(kind, count, parameters, dtype) for kind, count in tokens.items())
     work += machine.on_cores(judged * JUDGE_SECONDS)
     return START_SECONDS + SWAP_SECONDS * parameters + work
 
@@ -182,7 +189,7 @@ def estimate_cells(plan: Plan, machine: Machine | None = None) -> list[Estimate]
         for name, protocol in plan.protocols.items()
     }
     evaluation = estimate_evaluation(
-        limits, plan.suite.samples_per_prompt, plan.parameters, machine
+        limits, plan.suite.samples_per_prompt, plan.parameters, machine, plan.dtype
     )
     examples = {name: len(texts) for name, texts in vars(plan.data).items()}
     if plan.fur is not None:
@@ -206,17 +213,23 @@ def memory_of_cell(
     plan: Plan, cell: Cell, shape: Shape, texts: Mapping[str, Texts], machine: Machine
 ) -> float:
     """The edit's peak; vLLM starts after the first one and stays beside all others."""
+    beside = plan.engine == "vllm" and not machine.cuda and cell is not plan.cells[0]
+    found = footprint_of_edit(plan, cell, shape, texts, machine)
+    return found.total + (ENGINE_BYTES if beside else 0.0)
+
+
+def footprint_of_edit(
+    plan: Plan, cell: Cell, shape: Shape, texts: Mapping[str, Texts], machine: Machine
+) -> Footprint:
+    """What the edit alone takes, on the machine's GPU if it has one."""
     precision = cell.options.get("precision", "auto")
     bf16 = machine.bf16 if precision == "auto" else precision == "bf16"
     facts = plan.cards[cell.method].facts
     if "base" in facts.get("needs", ()) and plan.fur is not None:
         recipe = Recipe()
         sets = recipe.sets(plan.fur.target_training(), recipe.anchors(plan.anchors))
-        found = estimate_recipe(sets, recipe, shape, cuda=machine.cuda, bf16=bf16)
-    else:
-        found = estimate_memory(facts, cell.options, shape, texts, cuda=machine.cuda, bf16=bf16)
-    beside = plan.engine == "vllm" and not machine.cuda and cell is not plan.cells[0]
-    return found + (ENGINE_BYTES if beside else 0.0)
+        return estimate_recipe(sets, recipe, shape, cuda=machine.cuda, bf16=bf16)
+    return estimate_memory(facts, cell.options, shape, texts, cuda=machine.cuda, bf16=bf16)
 
 
 def minutes(seconds: float) -> str:

@@ -58,6 +58,40 @@ class Texts:
     longest: int
 
 
+@dataclass(frozen=True)
+class Footprint:
+    """Peak bytes of an edit by what they are for. process: of main memory, whatever is edited.
+
+    weights: with their copy for bf16 activations; reference: θ₀; training: gradients and moments;
+    working: what is read, kept for the backward pass or written.
+    """
+
+    process: float
+    weights: float
+    reference: float = 0.0
+    training: float = 0.0
+    working: float = 0.0
+
+    @property
+    def total(self) -> float:
+        """All of it, in one place."""
+        return self.process + self.weights + self.reference + self.training + self.working
+
+    def on_each(self, devices: int) -> float:
+        """Of so many devices that share a training by FSDP: weights, gradients and moments are
+        spread, θ₀ is whole on each, and each has batches of its own (docs/training.md).
+        """
+        return self.reference + self.working + (self.weights + self.training) / devices
+
+
+def devices_needed(need: Footprint, device_bytes: float, most: int) -> int | None:
+    """The fewest devices of this size, up to `most`, that a training can be spread over; None where
+    no number of them is enough.
+    """
+    enough = (n for n in range(1, most + 1) if need.on_each(n) <= device_bytes)
+    return next(enough, None)
+
+
 def read_shape(folder: Path) -> Shape:
     """The shape of a model folder, from its configuration and the headers of its weights."""
     from transformers import AutoConfig
@@ -101,38 +135,40 @@ def estimate_memory(
     *,
     cuda: bool = False,
     bf16: bool = False,
-) -> float:
+) -> Footprint:
     """Peak bytes of an edit. facts: the decorator's; options: as resolved; texts: by set.
 
     weights: 4 per parameter, on a CPU only of what is read or written, since a model is loaded by
     mapping its file; bf16 adds a copy of 2. reference: as much again, unless the adapter is
     switched off or the method has no use for θ₀. bf16: whether activations are.
     """
-    weights = FP32 * shape.parameters
+    weights = float(FP32 * shape.parameters)
     needs = facts.get("needs", ())
-    fixed = 0.0 if cuda else PROCESS_BYTES
+    process = 0.0 if cuda else PROCESS_BYTES
     if not (is_trained(options) or facts.get("gradients")):
         reads = bool(set(needs) & texts.keys())
-        whole = weights if cuda or reads else FP32 * targeted(facts, shape)
-        return fixed + whole + (_reading(shape) if reads else _writing(facts, shape))
-    fixed += weights
-    if "reference" in needs and not options.get("lora"):
-        fixed += weights
-    if bf16:
-        fixed += BF16 * shape.parameters
+        whole = weights if cuda or reads else float(FP32 * targeted(facts, shape))
+        working = _reading(shape) if reads else _writing(facts, shape)
+        return Footprint(process, whole, working=working)
     trained = trained_parameters(facts, options, shape)
-    moments = 2 * FP32 * trained if is_trained(options) else 0
+    moments = 2 * FP32 * trained if is_trained(options) else 0.0
     if options.get("optimizer") == "sgd":
-        moments = 0
+        moments = 0.0
     kept = kept_for_backward(facts, options, shape, texts, cuda=cuda, bf16=bf16)
     if not cuda:
         kept *= HOLES_WITH_ADAPTER if adapter_rank(options) else HOLES
-    return fixed + FP32 * trained + moments + kept
+    return Footprint(
+        process,
+        weights + (BF16 * shape.parameters if bf16 else 0.0),
+        reference=weights if "reference" in needs and not options.get("lora") else 0.0,
+        training=FP32 * trained + moments,
+        working=kept,
+    )
 
 
 def estimate_recipe(
     sets: Mapping[str, Any], recipe: Recipe, shape: Shape, *, cuda: bool = False, bf16: bool = False
-) -> float:
+) -> Footprint:
     """Peak bytes of training a target by its recipe, for methods that do it again.
 
     sets: those of `Recipe.sets`.

@@ -40,28 +40,29 @@ CPU: Mapping[Work, Pace] = {
 @dataclass(frozen=True)
 class Card:
     """A GPU as its maker describes it: operations per second in bf16 with dense matrices and in
-    fp32, and bytes per second of its memory.
+    fp32, and its memory, in bytes per second and bytes.
     """
 
     bf16: float
     fp32: float
     memory: float
+    bytes: float
 
 
 # By compute capability: A100 SXM 80 GB, RTX 3090, RTX 4090, H100 SXM, B200; from the makers' data
 # sheets.
 CARDS = {
-    (8, 0): Card(312e12, 19.5e12, 2.0e12),
-    (8, 6): Card(71e12, 35.6e12, 0.94e12),
-    (8, 9): Card(165e12, 82.6e12, 1.0e12),
-    (9, 0): Card(989e12, 67e12, 3.35e12),
-    (10, 0): Card(2250e12, 80e12, 8.0e12),
+    (8, 0): Card(312e12, 19.5e12, 2.0e12, 80e9),
+    (8, 6): Card(71e12, 35.6e12, 0.94e12, 24e9),
+    (8, 9): Card(165e12, 82.6e12, 1.0e12, 24e9),
+    (9, 0): Card(989e12, 67e12, 3.35e12, 80e9),
+    (10, 0): Card(2250e12, 80e12, 8.0e12, 180e9),
 }
 # Nothing here has been measured on a GPU. Half of the peak is what large matrices reach; trainings
 # of short texts in small batches less; a step of texts reads all weights for so many texts at once.
 SHARE, TRAIN_SHARE, MEMORY_SHARE = 0.5, 0.3, 0.6
 TEXTS_AT_ONCE = 128
-BF16_BYTES = 2
+BF16_BYTES, FP32_BYTES = 2, 4
 GPU_OVERHEAD: Mapping[Work, float] = {"train": 5e-5, "score": 1e-5, "read": 5e-6, "write": 1e-4}
 
 
@@ -81,10 +82,13 @@ class Machine:
         """Whether a cell has a GPU."""
         return self.card is not None
 
-    def seconds(self, work: Work, tokens: float, parameters: float) -> float:
-        """For so many tokens of one kind of work."""
+    def seconds(self, work: Work, tokens: float, parameters: float, dtype: str = "mixed") -> float:
+        """For so many tokens of one kind of work. dtype: the engine's, which only a card feels: the
+        CPU's paces are those of `mixed`.
+        """
         if self.card:
-            return tokens * (GPU_OVERHEAD[work] + self._on_card(self.card, work) * parameters)
+            per_parameter = self._on_card(self.card, work, dtype)
+            return tokens * (GPU_OVERHEAD[work] + per_parameter * parameters)
         pace = CPU[work]
         per_token = pace.overhead + OPERATIONS[work] * parameters / pace.operations
         return self.on_cores(tokens * per_token)
@@ -93,16 +97,16 @@ class Machine:
         """What takes so long on the reference's cores; more help less the more there are."""
         return seconds / math.sqrt(max(self.cores, 1) / REFERENCE_CORES)
 
-    def _on_card(self, card: Card, work: Work) -> float:
+    def _on_card(self, card: Card, work: Work, dtype: str) -> float:
         """Seconds per token and parameter."""
         if work == "train":
             return OPERATIONS[work] / (TRAIN_SHARE * card.bf16)
-        if work == "score":
-            return OPERATIONS[work] / (SHARE * card.fp32)
-        reading = OPERATIONS[work] / (SHARE * card.bf16)
-        if work == "read":
+        exact = dtype == "float32" or (dtype == "mixed" and work == "score")
+        peak, size = (card.fp32, FP32_BYTES) if exact else (card.bf16, BF16_BYTES)
+        reading = OPERATIONS[work] / (SHARE * peak)
+        if work != "write":
             return reading
-        return max(reading, BF16_BYTES / (MEMORY_SHARE * card.memory) / TEXTS_AT_ONCE)
+        return max(reading, size / (MEMORY_SHARE * card.memory) / TEXTS_AT_ONCE)
 
 
 def this_machine() -> Machine:
