@@ -27,12 +27,12 @@ from unlearn_bench.runs.estimate import (
     estimate_cells,
     estimate_preparation,
     footprint_of_edit,
+    footprint_of_preparation,
 )
 from unlearn_bench.runs.footprint import (
     Footprint,
     Shape,
     devices_needed,
-    estimate_recipe,
     measure_texts,
 )
 from unlearn_bench.runs.plan import Plan
@@ -40,7 +40,6 @@ from unlearn_bench.runs.progress import Reporter, silence_libraries
 from unlearn_bench.runs.resolve import resolve_plan
 from unlearn_bench.runs.speed import CARDS, Card, Machine
 from unlearn_bench.runs.steps import in_parts
-from unlearn_bench.training.prepare import Recipe
 
 CORES = 16  # for each card
 NODE = 8  # cards that reach each other quickly
@@ -111,13 +110,11 @@ def place_cells(plan: Plan, shape: Shape, card: Card) -> Iterator[Placed]:
 
 def place_preparation(plan: Plan, shape: Shape, card: Card) -> tuple[int, float]:
     """Cards and seconds of training target and exact model, before any cell."""
-    assert plan.fur is not None
-    recipe = Recipe()
-    sets = recipe.sets(plan.fur.target_training(), recipe.anchors(plan.anchors))
-    need = estimate_recipe(sets, recipe, shape, cuda=True, bf16=True)
+    machine = Machine(CORES, card, bf16=True)
+    need = footprint_of_preparation(plan, shape, machine)
     devices = devices_needed(need, USABLE * card.bytes, NODE)
     assert devices, "no node holds the preparation of this model"
-    return devices, estimate_preparation(plan, Machine(CORES, card, bf16=True)) / devices
+    return devices, estimate_preparation(plan, machine) / devices
 
 
 def packed(cells: Sequence[tuple[int, float]], nodes: Sequence[int]) -> float:

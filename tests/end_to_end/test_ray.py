@@ -1,4 +1,6 @@
-"""The real command on a real Ray cluster of two nodes on this machine, one of which is lost."""
+"""The real command on a real Ray cluster of two nodes on this machine, one of which is lost, and a
+process with it.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,27 @@ pytest.importorskip("ray", reason="ray is not installed")
 pytestmark = [pytest.mark.slow, pytest.mark.end_to_end]
 
 ROOT = Path(__file__).resolve().parents[2]
-METHODS = "random_noise,gradient_ascent,grad_diff,npo,simnpo"
+METHODS = "mortal.py,random_noise,gradient_ascent,grad_diff,npo,simnpo"
+MORTAL = """
+import os
+import signal
+from pathlib import Path
+
+import torch
+
+from unlearn_bench.registry import method
+
+
+@method("mortal", kind="edit", needs=(), targets=("*.norm.weight",), control=True, zero={})
+def mortal(context):
+    \"\"\"Kills its process in the middle of the edit, the first time.\"\"\"
+    with torch.no_grad():
+        context.model.model.norm.weight.mul_(1.5)
+    if not Path("killed").exists():
+        Path("killed").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return {}
+"""
 SUITE = """
 name: small
 tasks: [fur, truthfulqa, toxigen]
@@ -47,6 +69,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 def command(folder: Path, model: Path, output: str, *more: str) -> list[str]:
     (folder / "small.yaml").write_text(SUITE)
+    (folder / "mortal.py").write_text(MORTAL)
     return [
         *(sys.executable, "-m", "unlearn_bench", "evaluate", "--target", str(model)),
         *("--methods", METHODS, "--suite", "small.yaml", "--engine", "transformers"),
@@ -70,16 +93,32 @@ def board(folder: Path) -> list[dict[str, str]]:
     ]
 
 
-def test_a_lost_nodes_cells_go_to_the_other_and_the_board_is_the_local_one(
+def cells(folder: Path, *names: str) -> dict[str, bytes]:
+    """These files of every cell, by their path: none of them has a time in it."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for name in names
+        for path in sorted(folder.glob(f"cells/*/{name}"))
+    }
+
+
+def test_what_a_lost_process_or_node_did_another_does_and_the_board_is_the_local_one(
     cluster: Any, long_tiny_folder: Path, tmp_path: Path
 ) -> None:
+    """One process is killed by the edit that it makes, one node while it works. Every cell is at
+    the second place as it is at the first.
+    """
+    (tmp_path / "killed").touch()  # not here
     local = subprocess.run(
         command(tmp_path, long_tiny_folder, "local"),
         cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert local.returncode == 0, local.stderr
+    (tmp_path / "killed").unlink()
+    mirror = tmp_path / "mirror"
+    more = ("--executor", "ray", "--mirror", mirror.as_uri())
     process = subprocess.Popen(
-        command(tmp_path, long_tiny_folder, "ray", "--executor", "ray"),
+        command(tmp_path, long_tiny_folder, "ray", *more),
         cwd=tmp_path,
         env=environment(tmp_path, RAY_ADDRESS=cluster.address),
         stderr=subprocess.PIPE,
@@ -93,15 +132,27 @@ def test_a_lost_nodes_cells_go_to_the_other_and_the_board_is_the_local_one(
     for line in process.stderr:
         lines.append(line)
         at_work = re.search(r"(\S+) seed 0: (?:edit|ask) on node (\w+)", line)
-        if not lost and at_work and second.node_id.startswith(at_work[2]):
+        if (
+            not lost
+            and at_work
+            and at_work[1] != "mortal"
+            and second.node_id.startswith(at_work[2])
+        ):
             lost = at_work[1]
             cluster.remove_node(second, allow_graceful=False)
     timer.cancel()
     said = "".join(lines)
     assert process.wait() == 0, said
     assert lost, said
-    assert re.search(rf"{lost} seed 0: the process that worked on it is lost", said)
-    assert len(re.findall(rf"{lost} seed 0: (?:edit|ask) on node", said)) >= 2
+    assert (tmp_path / "killed").exists(), said
+    for one in (lost, "mortal"):
+        assert re.search(rf"{one} seed 0: the process that worked on it is lost", said)
+        assert len(re.findall(rf"{one} seed 0: (?:edit|ask) on node", said)) >= 2
     assert board(tmp_path / "ray") == board(tmp_path / "local")
+    found = cells(tmp_path / "ray", "scores.json", "items.parquet", "samples.parquet")
+    assert len(found) == 3 * 7  # noop among them
+    assert found == cells(tmp_path / "local", "scores.json", "items.parquet", "samples.parquet")
+    assert cells(mirror, "*.*") == cells(tmp_path / "ray", "*.*")
+    assert not list(mirror.rglob("*.safetensors"))
     assert not list((tmp_path / "ray").rglob(".shared-*"))
     assert not list((tmp_path / "ray").glob("cells/*/*/config.json"))

@@ -5,18 +5,22 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from tests.unit.run_doubles import SmallSteps, cell, plan
 from tests.unit.test_cli import invoke
 from tests.unit.test_execute import Screen
-from unlearn_bench.errors import UnlearnBenchError
-from unlearn_bench.runs import store
+from unlearn_bench.errors import UnlearnBenchError, UsageError
+from unlearn_bench.runs import demand, store
 from unlearn_bench.runs.contract import Edited
-from unlearn_bench.runs.estimate import Estimate
+from unlearn_bench.runs.demand import NOBODY, Needs, Task, together
 from unlearn_bench.runs.execute import Session
+from unlearn_bench.runs.footprint import ENGINE_BYTES, PROCESS_BYTES, Shape
 from unlearn_bench.runs.plan import Cell
 
 pytest.importorskip("ray", reason="ray is not installed")
@@ -67,32 +71,178 @@ def test_a_folder_that_is_not_there_is_said(settings: dict[str, object], tmp_pat
     assert "nowhere" in Worker()._obstacle(given)
 
 
-def node(alive: bool = True, **resources: float) -> dict[str, object]:
-    return {"Alive": alive, "Resources": resources}
+@dataclass
+class Hired(Dispatcher):
+    """Starts no process: `said` has what each would be given, and on which node."""
+
+    said: list[str] = field(default_factory=list)
+
+    def _begin(self, size: Needs, node: str) -> Any:
+        worker = f"{len(self.said)}"
+        self.said.append(f"{node}: " + " ".join(f"{n} {size[n]:g}" for n in sorted(size)))
+        return worker
+
+    def _start(self, task: _Task, *arguments: Any) -> None:
+        name = task.cell.method if task.cell else ""
+        self.busy[f"{task.worker} {task.half} {name}".strip()] = task
+
+    def end(self, *named: str) -> None:
+        """So that whoever did this is idle."""
+        for one in named:
+            task = self.busy.pop(one)
+            self.idle.append(task.worker)
+            self.prepared |= task.half == "prepare"
+            if task.half == "edit" and task.cell:
+                self.asks.append((task.cell, Edited("", "", {}, {})))
+
+    def work(self) -> list[str]:
+        """One round; what is being done then."""
+        self._hand_out()
+        self._hire()
+        return sorted(self.busy)
 
 
-def estimates(*memory: float) -> list[Estimate]:
-    return [Estimate(1, 1, size, measured=False) for size in memory]
+def on_nodes(monkeypatch: pytest.MonkeyPatch, **nodes: dict[str, float]) -> None:
+    listed = [
+        {"NodeID": name, "Alive": not name.startswith("dead"), "Resources": resources}
+        for name, resources in nodes.items()
+    ]
+    monkeypatch.setattr(cluster.ray, "nodes", lambda: listed)
 
 
-def test_without_gpus_a_process_takes_the_cores_of_the_smallest_node(
-    monkeypatch: pytest.MonkeyPatch,
+def dispatcher_for(output: Path, ask: Needs, prepare: Needs | None = None, **edits: Needs) -> Hired:
+    """With cells of these methods to be edited, in this order, and asked."""
+    cells = [cell(method) for method in edits]
+    needs: dict[tuple[str, Task], Needs] = {(NOBODY, "prepare"): together(*edits.values())}
+    for one in cells:
+        needs |= {(one.key, "edit"): edits[one.method], (one.key, "ask"): ask}
+    session = Session(plan(output, *cells), SmallSteps, Screen())
+    given = Job({}, "", "", "", tuple(one.key for one in cells))
+    return Hired(session, given, lambda result: None, needs, deque(cells), deque())
+
+
+def test_a_process_has_what_both_halves_of_its_cell_need_and_fills_a_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    nodes = [node(CPU=8, memory=100), node(CPU=4, memory=100), node(alive=False, CPU=1)]
-    monkeypatch.setattr(cluster.ray, "nodes", lambda: nodes)
-    needs = cluster._needs(estimates(30, 50))
-    assert needs == {"CPU": 4, "memory": 50}
-    assert [cluster._fits(one["Resources"], needs) for one in nodes] == [2, 1, 0]  # type: ignore[arg-type]
+    """The large cell takes 10 of 16; beside it, 6 are left for one of the small ones."""
+    on_nodes(monkeypatch, a={"CPU": 8, "memory": 16}, dead={"CPU": 8, "memory": 99})
+    small = {"CPU": 1, "memory": 2}
+    found = dispatcher_for(
+        tmp_path, {"CPU": 1, "memory": 5}, large={"CPU": 1, "memory": 10}, small=small, other=small
+    )
+    assert found.work() == ["0 open", "1 open"]
+    assert found.said == ["a: CPU 1 memory 10", "a: CPU 1 memory 5"]
+    found.end("0 open", "1 open")
+    assert found.work() == ["0 prepare"]  # by the larger one, and the other waits for it
+    found.end("0 prepare")
+    assert found.work() == ["0 edit large", "1 edit small"]
+    found.end("0 edit large")
+    assert found.work() == ["0 ask large", "1 edit small"]  # before the next edit
+    assert len(found.said) == 2
 
 
-def test_with_gpus_it_takes_one_and_its_share_of_the_cores(
-    monkeypatch: pytest.MonkeyPatch,
+def test_what_is_too_large_for_a_process_waits_for_another_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    nodes = [node(CPU=16, GPU=8, memory=800), node(CPU=4, memory=100)]
-    monkeypatch.setattr(cluster.ray, "nodes", lambda: nodes)
-    needs = cluster._needs(estimates(50))
-    assert needs == {"CPU": 2, "GPU": 1, "memory": 50}
-    assert [cluster._fits(one["Resources"], needs) for one in nodes] == [8, 0]  # type: ignore[arg-type]
+    """The node of the large one is lost: the small process takes the other cell, and goes when
+    nothing else is left to do and a node has come.
+    """
+    on_nodes(monkeypatch, a={"CPU": 1, "memory": 4}, b={"CPU": 1, "memory": 9})
+    sizes = {"large": {"CPU": 1, "memory": 9}, "small": {"CPU": 1, "memory": 2}}
+    found = dispatcher_for(tmp_path, {"CPU": 1, "memory": 2}, **sizes)
+    found.work()
+    assert found.said == ["b: CPU 1 memory 9", "a: CPU 1 memory 2"]
+    found.end("0 open", "1 open")
+    found.work()
+    found.end("0 prepare")
+    assert found.work() == ["0 edit large", "1 edit small"]
+    monkeypatch.setattr(cluster.ray, "kill", lambda worker: None)
+    on_nodes(monkeypatch, a={"CPU": 1, "memory": 4})
+    found._lose(found.busy.pop("0 edit large"), RuntimeError("the node is gone"))
+    found.end("1 edit small")
+    assert found.work() == ["1 ask small"]
+    found.busy.clear()
+    found.idle.append("1")
+    on_nodes(monkeypatch, a={"CPU": 1, "memory": 12})
+    assert found.work() == ["2 open"]
+    assert found.said[2:] == ["a: CPU 1 memory 9"]
+    assert not found.idle
+
+
+def test_a_model_spread_for_its_questions_is_edited_on_one_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 4 GPUs 3 go to a process that can ask; on the fourth is one that only edits, and not
+    while a model waits to be asked.
+    """
+    on_nodes(monkeypatch, a={"CPU": 8, "GPU": 4, "memory": 99})
+    edit = {"CPU": 2, "GPU": 1, "memory": 20}
+    found = dispatcher_for(tmp_path, {"CPU": 6, "GPU": 3, "memory": 10}, npo=edit, rmu=edit)
+    found.work()
+    assert found.said == ["a: CPU 6 GPU 3 memory 20", "a: CPU 2 GPU 1 memory 20"]
+    found.end("0 open", "1 open")
+    found.prepared = True
+    assert found.work() == ["0 edit rmu", "1 edit npo"]
+    found.end("1 edit npo")
+    found.edits.append(cell("simnpo"))
+    found.needs = {**found.needs, (cell("simnpo").key, "edit"): edit}
+    assert found.work() == ["0 edit rmu"]
+
+
+def test_a_cell_that_no_node_has_room_for_is_refused_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_nodes(monkeypatch, a={"CPU": 8, "memory": 5})
+    found = dispatcher_for(tmp_path, {"CPU": 1, "memory": 1}, npo={"CPU": 1, "memory": 6})
+    with pytest.raises(UsageError, match=r"no node .* has room for a process \(CPU 1, memory 6"):
+        found.work()
+
+
+@pytest.fixture
+def eight(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Cells of a model of 8 billion parameters, of which the first layer is the whole."""
+    shape = Shape(32, 4096, 14336, 32, 128_256, {"model.layers.0.mlp.weight": (1000, 8_000_000)})
+    monkeypatch.setattr(demand, "read_shape", lambda folder: shape)
+    facts = {"kind": "loss", "needs": ("forget", "reference"), "targets": ("*",)}
+
+    def found(nodes: list[Needs], **changes: Any) -> dict[tuple[str, Task], Needs]:
+        one = replace(cell("npo"), options={"lr": 1e-5, "batch_size": 8})
+        cards = {"npo": SimpleNamespace(facts=facts)}
+        model = SimpleNamespace(folder=Path())
+        made = plan(Path(), one, cards=cards, model=model, **changes)
+        given = demand.needs_of(made, [one], nodes)
+        return {("npo" if key else NOBODY, task): need for (key, task), need in given.items()}
+
+    return found
+
+
+def test_bytes_of_an_edit_on_a_gpu_are_no_main_memory(eight: Any) -> None:
+    """177 GB and more of a card; of main memory θ₀ and the edited model, 64 GB. A node of 8 GPUs
+    and 1 TB then holds 8 processes, each with 2 of the 16 cores.
+    """
+    given = eight([{"CPU": 16, "GPU": 8, "memory": 1e12}, {"CPU": 4, "memory": 1e12}])
+    assert given["npo", "edit"] == {"CPU": 2, "GPU": 1, "memory": PROCESS_BYTES + 64e9}
+    assert given["npo", "ask"] == {"CPU": 2, "GPU": 1, "memory": PROCESS_BYTES + 32e9}
+    assert 8 * given["npo", "edit"]["memory"] < 1e12
+
+
+def test_questions_have_the_gpus_that_vllm_spreads_over(eight: Any) -> None:
+    nodes = [{"CPU": 16, "GPU": 8, "memory": 1e12}]
+    spread = eight(nodes, engine_args={"tensor_parallel_size": 2, "pipeline_parallel_size": 2})
+    assert (spread["npo", "ask"]["GPU"], spread["npo", "ask"]["CPU"]) == (4, 8)
+    assert spread["npo", "edit"]["GPU"] == spread["npo", "judge"]["GPU"] == 1
+    own = {"tensor_parallel_size": 2, "distributed_executor_backend": "ray"}
+    assert eight(nodes, engine_args=own)["npo", "ask"]["GPU"] == 1  # vLLM asks Ray for the others
+
+
+def test_without_gpus_a_process_takes_the_cores_of_the_smallest_node(eight: Any) -> None:
+    """And the edit's whole footprint is main memory: 16 bytes a parameter and θ₀'s 4."""
+    given = eight([{"CPU": 8, "memory": 1e12}, {"CPU": 4, "memory": 1e12}], engine="vllm")
+    assert given["npo", "edit"]["CPU"] == given["npo", "ask"]["CPU"] == 4
+    assert "GPU" not in given["npo", "edit"]
+    assert given["npo", "edit"]["memory"] >= 20 * 8e9 + ENGINE_BYTES
+    assert given["npo", "ask"]["memory"] == PROCESS_BYTES + 4 * 8e9 + ENGINE_BYTES
+    assert given[NOBODY, "prepare"] == given["npo", "edit"]  # by whom it is done afterwards
 
 
 def test_without_ray_it_is_said_how_to_get_it(

@@ -1,8 +1,10 @@
 """Cells on a Ray cluster: each process makes the plan again and takes halves of cells.
 
 An edit and the questions to its model are two halves, so one process may edit while another asks;
-a model that is edited is asked before the next one is edited, since its checkpoint takes room. All
-processes see one output folder and one cache, which is checked before any work. A cell whose
+a model that is edited is asked before the next one is edited, since its checkpoint takes room. A
+process is hired with what a cell's halves need (`runs.demand`), the largest cells first, and takes
+whatever needs no more; where a node has less room, one is hired for the half alone. All processes
+see one output folder and one cache, which is checked before any work. A cell whose
 process is lost is given to another one.
 """
 
@@ -21,12 +23,23 @@ from typing import Any, Literal
 
 import ray
 from ray.exceptions import RayActorError, RayError, WorkerCrashedError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from unlearn_bench.cache import default_cache
 from unlearn_bench.config import RunConfig, load_config
 from unlearn_bench.errors import UnlearnBenchError, UsageError
 from unlearn_bench.runs import store
 from unlearn_bench.runs.contract import CellResult, Edited, Keep, now
+from unlearn_bench.runs.demand import (
+    NOBODY,
+    Needs,
+    Task,
+    covers,
+    less,
+    needs_of,
+    tightness,
+    together,
+)
 from unlearn_bench.runs.estimate import Estimate, minutes
 from unlearn_bench.runs.execute import Session, open_session
 from unlearn_bench.runs.plan import Cell, Plan
@@ -137,7 +150,8 @@ def execute_on_ray(
                 (unjudged if half else missing).append(cell)
         if missing or unjudged:
             with _connection(), _job(plan, settings, [*missing, *unjudged]) as job:
-                needs = _needs(estimates)
+                needs = needs_of(plan, [*missing, *unjudged], _nodes().values())
+                missing.sort(key=lambda cell: needs[cell.key, "edit"]["memory"], reverse=True)
                 dispatcher = Dispatcher(session, job, keep, needs, deque(missing), deque(unjudged))
                 results |= dispatcher.run()
         return [results[cell.key] for cell in plan.cells]
@@ -189,16 +203,9 @@ def _token(folder: Path, token: str) -> Path:
     return folder / f".shared-{token}"
 
 
-def _needs(estimates: Sequence[Estimate]) -> dict[str, float]:
-    """What a process takes of a node: a GPU where there are any and its share of the cores, else
-    all cores of the smallest node; and the memory of the largest cell.
-    """
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    with_gpu = [node for node in nodes if node.get("GPU")]
-    cores = [node.get("CPU", 1) // node.get("GPU", 1) for node in with_gpu or nodes]
-    memory = max((estimate.memory_bytes for estimate in estimates), default=0.0)
-    needs = {"CPU": max(1.0, min(cores, default=1)), "memory": float(int(memory))}
-    return {**needs, "GPU": 1.0} if with_gpu else needs
+def _nodes() -> dict[str, Needs]:
+    """What every living node has in all, by its id."""
+    return {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
 
 
 @dataclass
@@ -225,7 +232,7 @@ class Dispatcher:
     session: Session
     job: Job
     keep: Keep
-    needs: dict[str, float]
+    needs: Mapping[tuple[str, Task], Needs]
     edits: deque[Cell]
     unjudged: deque[Cell]
     asks: deque[tuple[Cell, Edited]] = field(default_factory=deque)
@@ -233,6 +240,7 @@ class Dispatcher:
     idle: list[Any] = field(default_factory=list)
     prepared: bool = False
     nodes: dict[Any, str] = field(default_factory=dict)
+    sizes: dict[Any, Needs] = field(default_factory=dict)
     losses: Counter[str] = field(default_factory=Counter)
     results: dict[str, CellResult] = field(default_factory=dict)
 
@@ -240,8 +248,8 @@ class Dispatcher:
         """The results by key. Cells that run when the run is interrupted are recorded as such."""
         try:
             while len(self.results) < len(self.job.keys):
-                self._hire()
                 self._hand_out()
+                self._hire()
                 done, _ = ray.wait(list(self.busy), timeout=PATIENCE)
                 for reference in done:
                     self._take(reference)
@@ -255,44 +263,109 @@ class Dispatcher:
         return self.results
 
     def _hire(self) -> None:
-        """Start a process wherever a node has room, up to one for each cell that is left."""
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        room = sum(_fits(node, self.needs) for node in nodes)
-        have = len(self.idle) + len(self.busy)
-        if not room and not have:
-            asked = ", ".join(f"{name} {amount:g}" for name, amount in self.needs.items())
+        """Start a process for everything that waits for one, wherever a node has room."""
+        free = _nodes()
+        for worker, size in self.sizes.items():
+            if (node := self.nodes[worker]) in free:
+                free[node] = less(free[node], size)
+        soon = [task.worker for task in self.busy.values() if task.half in ("open", "prepare")]
+        coming = [self.sizes[worker] for worker in (*self.idle, *soon)]
+        lacking = ""
+        for key, task in self._waiting():
+            need = self.needs[key, task]
+            if served := [size for size in coming if covers(size, need)]:
+                coming.remove(min(served, key=tightness))
+            elif not any(self._engage(size, free) for size in (self._whole(key, task), need)):
+                lacking = lacking or ", ".join(f"{name} {size:g}" for name, size in need.items())
+        if lacking and not self.busy:
+            self._make_room(lacking)
+
+    def _waiting(self) -> list[tuple[str, Task]]:
+        """What nobody works on, in the order in which it is handed out."""
+        asks: list[tuple[str, Task]] = [(cell.key, "ask") for cell, _ in self.asks]
+        edits: list[tuple[str, Task]] = [(cell.key, "edit") for cell in self.edits]
+        if edits and not self.prepared:
+            edits[0] = (NOBODY, "prepare")  # whose process goes on with this one
+        return [*asks, *((cell.key, "judge") for cell in self.unjudged), *edits]
+
+    def _whole(self, key: str, task: Task) -> Needs:
+        """What a process needs that also does what follows."""
+        cell = self.edits[0].key if task == "prepare" else key
+        both = (self.needs[cell, "edit"], self.needs[cell, "ask"])
+        return together(self.needs[key, task], *(both if task in ("prepare", "edit") else ()))
+
+    def _engage(self, size: Needs, free: dict[str, Needs]) -> bool:
+        """Start a process of this size on the node that it fills most; False where none has room.
+
+        free: what nodes have left, less what is taken here.
+        """
+        fitting = [node for node, room in free.items() if covers(room, size)]
+        if not fitting:
+            return False
+        node = min(fitting, key=lambda one: tightness(free[one]))
+        free[node] = less(free[node], size)
+        worker = self._begin(size, node)
+        self.sizes[worker], self.nodes[worker] = size, node
+        self._start(_Task(worker, "open"), self.job)
+        return True
+
+    def _begin(self, size: Needs, node: str) -> Any:
+        options = {"num_cpus": size["CPU"], "num_gpus": size.get("GPU", 0)}
+        there = NodeAffinitySchedulingStrategy(node, soft=True)  # or wherever, if it is lost
+        own = ray.remote(Worker).options(
+            **options, memory=size["memory"], scheduling_strategy=there
+        )
+        return own.remote()
+
+    def _make_room(self, lacking: str) -> None:
+        """Nobody works, and something waits that needs more: let those go who can do nothing.
+
+        Raises UsageError where nobody is there.
+        """
+        if not self.idle:
             raise UsageError(
-                f"no node of the cluster has room for a process ({asked})",
+                f"no node of the cluster has room for a process ({lacking})",
                 next_step="unlearn-bench evaluate --dry-run shows what each cell needs",
             )
-        left = len(self.job.keys) - len(self.results)
-        for _ in range(min(room, left) - have):
-            options = {"num_cpus": self.needs["CPU"], "memory": self.needs["memory"]}
-            options |= {"num_gpus": self.needs.get("GPU", 0)}
-            worker = ray.remote(Worker).options(**options).remote()
-            self._start(_Task(worker, "open"), self.job)
+        while self.idle:
+            self._let_go(self.idle.pop())
+        self._hire()
+
+    def _let_go(self, worker: Any) -> None:
+        self.sizes.pop(worker, None)
+        ray.kill(worker)
 
     def _hand_out(self) -> None:
-        """Give every idle process something: first what ends a cell. One alone prepares the models,
-        before any cell begins.
+        """Give idle processes what they are large enough for: first what ends a cell. One alone
+        prepares the models, before any cell begins.
         """
-        while self.idle:
+        if self.edits and not self.prepared:
             preparing = any(task.half == "prepare" for task in self.busy.values())
-            if not self.prepared and self.edits:
-                if preparing:
-                    return
-                self._start(_Task(self.idle.pop(), "prepare"))
-            elif self.asks:
-                cell, edited = self.asks.popleft()
-                self._start(_Task(self.idle.pop(), "ask", cell, edited), cell.key, edited)
-            elif self.unjudged:
-                cell = self.unjudged.popleft()
-                self._start(_Task(self.idle.pop(), "judge", cell), cell.key)
-            elif self.edits:
-                cell = self.edits.popleft()
-                self._start(_Task(self.idle.pop(), "edit", cell), cell.key)
-            else:
-                return
+            worker = None if preparing else self._take_idle(NOBODY, "prepare")
+            if worker is not None:
+                self._start(_Task(worker, "prepare"))
+            return
+        for cell, edited in tuple(self.asks):
+            if (worker := self._take_idle(cell.key, "ask")) is not None:
+                self.asks.remove((cell, edited))
+                self._start(_Task(worker, "ask", cell, edited), cell.key, edited)
+        for cell in tuple(self.unjudged):
+            if (worker := self._take_idle(cell.key, "judge")) is not None:
+                self.unjudged.remove(cell)
+                self._start(_Task(worker, "judge", cell), cell.key)
+        for cell in tuple(self.edits) if not self.asks else ():
+            if (worker := self._take_idle(cell.key, "edit")) is not None:
+                self.edits.remove(cell)
+                self._start(_Task(worker, "edit", cell), cell.key)
+
+    def _take_idle(self, key: str, task: Task) -> Any:
+        """The smallest idle process that is large enough, no longer idle; None if there is none."""
+        able = [one for one in self.idle if covers(self.sizes[one], self.needs[key, task])]
+        if not able:
+            return None
+        worker = min(able, key=lambda one: tightness(self.sizes[one]))
+        self.idle.remove(worker)
+        return worker
 
     def _start(self, task: _Task, *arguments: Any) -> None:
         if task.cell is not None:
@@ -342,7 +415,7 @@ class Dispatcher:
     def _lose(self, task: _Task, error: Exception) -> None:
         """A process is gone: its cell goes to another, or has failed for good."""
         with contextlib.suppress(Exception):
-            ray.kill(task.worker)
+            self._let_go(task.worker)
         cell = task.cell
         if cell and (record := self._ended(task)):
             self._finish(cell, record)
@@ -399,12 +472,12 @@ class Dispatcher:
         for reference in set(late) - set(answered):
             task = self.busy.pop(reference)
             assert task.cell is not None
-            ray.kill(task.worker)
+            self._let_go(task.worker)
             self._fail(task.cell, overtime(limit))
 
     def _dismiss(self) -> None:
         for worker in (*self.idle, *(task.worker for task in self.busy.values())):
-            ray.kill(worker)
+            self._let_go(worker)
 
     def _cancel(self) -> None:
         """Say of every cell in work that it was interrupted, as a run on one machine does."""
@@ -414,8 +487,3 @@ class Dispatcher:
         for cell in (*begun, *(cell for cell, _ in self.asks)):
             with contextlib.suppress(OSError, UnlearnBenchError):
                 self._record(cell, "cancelled", "interrupted")
-
-
-def _fits(node: Mapping[str, float], needs: Mapping[str, float]) -> int:
-    """How many processes a node has room for."""
-    return int(min(node.get(name, 0) // amount for name, amount in needs.items() if amount))

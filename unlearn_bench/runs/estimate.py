@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -226,10 +226,17 @@ def footprint_of_edit(
     bf16 = machine.bf16 if precision == "auto" else precision == "bf16"
     facts = plan.cards[cell.method].facts
     if "base" in facts.get("needs", ()) and plan.fur is not None:
-        recipe = Recipe()
-        sets = recipe.sets(plan.fur.target_training(), recipe.anchors(plan.anchors))
-        return estimate_recipe(sets, recipe, shape, cuda=machine.cuda, bf16=bf16)
+        return footprint_of_preparation(plan, shape, replace(machine, bf16=bf16))
     return estimate_memory(facts, cell.options, shape, texts, cuda=machine.cuda, bf16=bf16)
+
+
+def footprint_of_preparation(plan: Plan, shape: Shape, machine: Machine) -> Footprint:
+    """What training the target takes; nothing where it is the user's own."""
+    if plan.own_target or plan.fur is None:
+        return Footprint(0.0, 0.0)
+    recipe = Recipe()
+    sets = recipe.sets(plan.fur.target_training(), recipe.anchors(plan.anchors))
+    return estimate_recipe(sets, recipe, shape, cuda=machine.cuda, bf16=machine.bf16)
 
 
 def minutes(seconds: float) -> str:
