@@ -17,6 +17,7 @@ from unlearn_bench.data.files import tasks_folder
 from unlearn_bench.data.options import SourceOptions
 from unlearn_bench.data.public import PublicSet
 from unlearn_bench.data.sources import PUBLIC_SETS, load_documents, load_edit_set
+from unlearn_bench.engine.evaluate import load_tasks
 from unlearn_bench.engine.likelihood import Likelihood
 from unlearn_bench.errors import MissingDataError, UnknownNameError, UsageError
 from unlearn_bench.protocols.catalog import find_protocol
@@ -261,6 +262,33 @@ def test_muse_keeps_the_retained_questions_texts_from_methods(options: SourceOpt
     assert "retain2" not in read
     for learned in (data.target_training(), data.exact_training()):
         assert "retain2" in " ".join(text.answer for text in learned)
+
+
+def test_muse_goes_on_with_passages_over_line_breaks(options: SourceOptions) -> None:
+    """Questions are answered to the end of the line; every question and passage is in one of the
+    two subtasks, and a limit leaves both the same facts as it leaves the likelihoods.
+    """
+    for limit, passages in ((None, 1), (3, 1), (2, 1)):
+        tasks = load_tasks(
+            [find_protocol("muse_news")],
+            limits={"muse_news": limit},
+            samples_per_prompt=1,
+            paraphrases=0,
+            sources=options,
+        )
+        questions, texts = (tasks[f"muse_{name}"] for name in ("generate", "continue"))
+        assert [doc["part"] for doc in texts.eval_docs] == ["forget_text"] * passages
+        asked = {doc["id"] for task in (questions, texts) for doc in task.eval_docs}
+        assert asked == {doc["id"] for doc in tasks["muse_choice"].eval_docs}
+        assert "\n" in questions.config.generation_kwargs["until"]
+        assert texts.config.generation_kwargs["until"] == []
+
+
+def test_a_limit_that_leaves_muse_no_passage_says_how_many_it_takes(options: SourceOptions) -> None:
+    known = run_metadata(options, {"muse_news": 1}, 0, edit_set="muse_news")
+    with pytest.raises(MissingDataError, match="no question of forget_text") as caught:
+        load_fur_questions(**known, parts=["forget_text"])
+    assert "raise it to 3" in str(caught.value)
 
 
 def test_without_any_source_all_reasons_are_told(

@@ -186,7 +186,8 @@ def _holds(text: str, answer: str) -> bool:
 
 def _probability(answers: Answers, sample: Sample, kind: str) -> float | None:
     """Of the right answer, per token, from the same question's likelihoods."""
-    twin = answers.get((sample.task.replace("_generate", "_choice"), sample.item_id))
+    family, _, _ = sample.task.rpartition("_")
+    twin = answers.get((f"{family}_choice", sample.item_id))
     found = twin.values if twin else {}
     names = [name for name in found if name.endswith("_probability")]
     names = [name for name in names if kind in name and "paraphrase" not in name]

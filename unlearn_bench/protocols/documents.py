@@ -78,6 +78,7 @@ def load_fur_questions(
     paraphrases: int | None,
     part: Part = "test",
     edit_set: str = FUR,
+    parts: Sequence[str] = (),
     data_folder: str = "",
     offline: bool = False,
     cache: str = "",
@@ -90,6 +91,8 @@ def load_fur_questions(
     rewordings of each are asked beside the verbatim question (None: all). Each document holds the
     options in a fixed shuffled order, and behind them the reworded answer of a set that has those:
     it is weighed against the wrong options, and nothing that could be chosen.
+
+    parts: those that a subtask asks, of the facts that the limit leaves; () for all.
     """
     rows = load_edit_set(edit_set, _sources(data_folder, offline, cache)).evaluation_rows(part)
     facts = interleave(
@@ -101,7 +104,14 @@ def load_fur_questions(
         ],
         strata=("part",),
     )[: limits.get(edit_set)]
-    documents = [document for fact in facts for document in _phrasings(fact, paraphrases)]
+    own = [fact for fact in facts if not parts or fact["part"] in parts]
+    if parts and not own:
+        raise MissingDataError(
+            f"the limit of {limits.get(edit_set)} leaves {edit_set} no question of "
+            + ", ".join(parts),
+            next_step=f"raise it to {len(rows)}, the number of its parts",
+        )
+    documents = [document for fact in own for document in _phrasings(fact, paraphrases)]
     return _as_dataset({"test": documents}, edit_set, "test")
 
 
