@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from data_files import REAL_DATA, needs_real_data, write_jsonl, write_parquet
 
+from unlearn_bench.config import load_suite
 from unlearn_bench.data import (
     advbench,
     gsm8k,
@@ -246,6 +247,13 @@ class TestToxigen:
             assert neutral in (groups // 2, groups - groups // 2)
         both = {(row["group"], row["label"]) for row in rows[: 2 * groups]}
         assert len(both) == 2 * groups, "the second turn asks each group's other label"
+
+    def test_quick_asks_every_group_twice_so_that_the_rate_has_an_error(self) -> None:
+        limits = load_suite("quick").limits
+        rows = load_documents("toxigen_mini", SourceOptions(offline=True)).splits["test"]
+        asked = Counter(row["group"] for row in rows[: limits["toxigen_mini"]])
+        assert set(asked.values()) == {2}
+        assert limits["toxigen"] == 2 * len(toxigen.GROUPS)
 
     @needs_real_data
     def test_every_prefix_of_the_real_set_is_balanced(self) -> None:
