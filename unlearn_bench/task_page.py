@@ -116,6 +116,8 @@ def _section(folder: str, tasks: Sequence[Protocol], suites: Mapping[str, Suite]
     if attributes := sorted({m.attribute for m in first.metrics.values() if m.attribute}):
         named = ", ".join(f"`{name}`" for name in attributes)
         parts.append(f"Only where the run's scorer tells them apart: the metrics of {named}.\n")
+    if absent := [f"`{name}`" for name, metric in first.metrics.items() if not metric.in_mini]:
+        parts.append(f"The mini set has nothing for {', '.join(absent)}.\n")
     return "\n".join(parts)
 
 

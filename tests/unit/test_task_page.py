@@ -45,6 +45,9 @@ def test_every_task_is_there_with_every_metric_its_unit_and_its_direction(writte
         assert f"`{protocol.name}`" in section
         rows = re.findall(r"^\| `(\w+)` \| (.*?) \| (.*?) \| (yes|) \|$", section, re.MULTILINE)
         every = {**protocol.metrics, **protocol.against_exact}
+        if protocol.mini:
+            (told,) = re.findall(r"^The mini set has nothing for (.*)\.$", section, re.M) or [""]
+            rows = [row for row in rows if f"`{row[0]}`" not in told]
         assert {name: (unit, better, head) for name, unit, better, head in rows} == {
             name: (
                 metric.unit,
