@@ -400,12 +400,14 @@ def _is_done(plan: Plan, cell: Cell) -> bool:
 
 def print_detectable(plan: Plan, console: Console) -> None:
     """What a difference must be to be seen: per headline column, for its items in this suite."""
-    from unlearn_bench.runs.detectable import detectable_effects
+    from unlearn_bench.runs.detectable import detectable_effects, seed_count
 
     entries = detectable_effects(plan)
     width = max((len(entry.column) for entry in entries), default=0)
     heading = "what a true difference from the target must be for the paired test at 5 % to see it "
-    lines = [heading + "four times in five (one seed; groups: what is drawn together)"]
+    seeds = seed_count(plan)
+    test = f"{seeds} seeds, Student's t over them" if seeds > 1 else "one seed"
+    lines = [heading + f"four times in five ({test}; groups: what is drawn together)"]
     for entry in entries:
         size = f"{entry.items:5} items {entry.clusters:5} groups"
         lines.append(f"{entry.column:<{width}} {size}   {_effect(entry)}")

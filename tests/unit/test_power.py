@@ -19,6 +19,32 @@ def test_by_hand() -> None:
     assert math.isnan(minimum_detectable_effect(0.5, 1))
 
 
+def test_of_several_seeds_by_hand() -> None:
+    """t of 2 degrees is 4.30265 at 97.5 % and 1.06066 at 80 %: their sum · 0.5/√100 = 0.26817. Five
+    subjects are not too few: labels are not swapped.
+    """
+    assert minimum_detectable_effect(0.5, 100, seeds=3) == pytest.approx(0.26817, abs=1e-5)
+    assert math.isfinite(minimum_detectable_effect(0.5, 5, seeds=2))
+    assert math.isnan(minimum_detectable_effect(0.5, 1, seeds=3))
+
+
+@pytest.mark.parametrize(("seeds", "own", "whole"), [(2, 0.3, 0.0), (3, 0.3, 0.0), (3, 0.03, 1.0)])
+def test_a_planted_shift_is_found_with_several_seeds(seeds: int, own: float, whole: float) -> None:
+    """The worst that is promised: seeds differ item by item as much as the models do (own), or as a
+    whole by the items' error. Of 150 experiments 73 % and more: 0.8 less two standard errors.
+    """
+    shared = math.sqrt(0.3**2 - own**2)
+    effect = minimum_detectable_effect(0.3, 40, seeds=seeds)
+    found = 0
+    for seed in range(150):
+        generator = np.random.default_rng(seed)
+        models = effect + generator.normal(0, shared, 40) + generator.normal(0, own, (seeds, 40))
+        models += generator.normal(0, whole * 0.3 / math.sqrt(40), (seeds, 1))
+        target = [np.zeros(40)] * seeds
+        found += compare(column(*models, *target), seeds, resamples=400).p <= 0.05
+    assert found >= 0.73 * 150
+
+
 def test_what_the_test_could_never_find_is_said_to_be_so() -> None:
     """Five subjects, all changed alike and a hundredfold: 2 of 32 swaps are as far apart, p = 1/16.
     With six it is 1/32.

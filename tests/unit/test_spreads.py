@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from tests.unit.harness_files import write_task
 from tests.unit.run_doubles import QUIZ, SmallSteps, cell, plan
 from tests.unit.test_aggregate import metric
 from tests.unit.test_execute import Screen
@@ -23,8 +24,11 @@ from unlearn_bench.compare.spreads import (
     measure_spread,
     read_spreads,
 )
+from unlearn_bench.config import Suite
+from unlearn_bench.data.options import SourceOptions
 from unlearn_bench.errors import UsageError
 from unlearn_bench.protocols.catalog import list_protocols
+from unlearn_bench.protocols.harness import load_harness_tasks
 from unlearn_bench.runs import detectable
 from unlearn_bench.runs.execute import execute
 from unlearn_bench.schema import ItemScore, Sample
@@ -206,6 +210,23 @@ def test_where_nobody_measured_a_share_has_the_largest_spread_there_is(
     assert math.isnan(perplexity.effect)
 
 
+def test_lm_evals_own_shares_have_the_largest_spread_and_seeds_their_t(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five questions of a task file, three under the limit; two seeds are one degree of freedom."""
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
+    path, sources = write_task(tmp_path), SourceOptions(offline=True, cache=tmp_path)
+    known = load_harness_tasks([str(path)], sources, allow_code=False).protocols
+    suite = Suite(name="own", tasks=(str(path),), limits={str(path): 3})
+    cells = [cell(name, seed) for seed in (0, 1) for name in ("noop", "npo")]
+    own = plan(tmp_path, *cells, protocols=known, suite=suite, sources=sources)
+    (entry,) = detectable.detectable_effects(own)
+    assert (entry.column, entry.items, entry.clusters) == ("capitals.acc", 3, 3)
+    assert entry.effect == minimum_detectable_effect(1.0, 3, binary=True, seeds=2)
+
+
 def test_of_two_parts_that_fit_a_name_the_longer_is_meant() -> None:
     documents = [*facts("forget", "verbatim", "ab"), *facts("forget_text", "verbatim", "cde")]
     metrics = list_protocols()["muse_news"].metrics
@@ -236,6 +257,7 @@ def test_the_dry_run_says_it_in_one_table(monkeypatch: pytest.MonkeyPatch, tmp_p
     commands.print_detectable(plan(tmp_path), console)
     head, *lines = console.export_text().splitlines()
     assert "paired test at 5 %" in head
+    assert "one seed" in head
     assert [" ".join(line.split()) for line in lines] == [
         "seen fur.a 80 items 16 groups 0.069 from 20 pairs of models on fur",
         "seen wikitext.b 28 items 28 groups 2% of the value from 1 pair of models on wikitext_mini",
@@ -243,3 +265,5 @@ def test_the_dry_run_says_it_in_one_table(monkeypatch: pytest.MonkeyPatch, tmp_p
         "seen gsm8k.d 6 items 6 groups not known: no run has measured how much it varies",
         "seen gsm8k.e 9 items 9 groups at most 0.900: no run has measured how much it varies",
     ]
+    commands.print_detectable(plan(tmp_path, cell("npo", 0), cell("npo", 1)), console)
+    assert "2 seeds, Student's t over them" in console.export_text().splitlines()[0]

@@ -14,6 +14,9 @@ from unlearn_bench.runs.plan import Plan
 
 # Units of values in [0, 1], whose differences have a standard deviation of at most 1.
 BOUNDED = ("share", "recall", "toxicity in [0, 1]", "probability per token")
+# So are these of lm-eval's own tasks, whose unit is the metric's name.
+BOUNDED += ("acc", "acc_norm", "exact_match", "em", "f1")
+BOUNDED += ("prompt_level_strict_acc", "prompt_level_loose_acc")
 LABELS = ("part", "label")  # fields whose value begins the names of the metrics that a document has
 
 
@@ -36,14 +39,15 @@ class Detectable:
 
 
 def detectable_effects(plan: Plan) -> list[Detectable]:
-    """One entry per headline column of the plan's own tasks, in their order.
+    """One entry per headline column of the plan's tasks, in their order.
 
-    Items are counted on the very documents that lm-eval will ask. lm-eval's own tasks, whose items
-    nobody has measured, are left out.
+    Items are counted on the very documents that lm-eval will ask. Of lm-eval's own tasks each
+    stands alone, and nobody has measured how much they vary.
     """
     from unlearn_bench.engine.evaluate import load_tasks  # lm-eval takes seconds to import
+    from unlearn_bench.protocols.harness import asked_positions
 
-    protocols = [protocol for protocol in plan.protocols.values() if not protocol.harness]
+    protocols = list(plan.protocols.values())
     tasks = load_tasks(
         protocols,
         limits=plan.suite.limits,
@@ -52,12 +56,22 @@ def detectable_effects(plan: Plan) -> list[Detectable]:
         sources=plan.sources,
         part=plan.suite.part,
     )
-    documents = {name: list(task.eval_docs) for name, task in tasks.items()}
-    return [entry for protocol in protocols for entry in effects_of_task(protocol, documents)]
+    documents: dict[str, Sequence[Mapping[str, Any]]] = {
+        name: list(task.eval_docs) for name, task in tasks.items()
+    }
+    for name, positions in asked_positions(protocols, plan.suite.limits, tasks).items():
+        documents[name] = [{"id": f"{name}:{position}"} for position in positions]
+    seeds = seed_count(plan)
+    return [own for protocol in protocols for own in effects_of_task(protocol, documents, seeds)]
+
+
+def seed_count(plan: Plan) -> int:
+    """How many seeds each method has."""
+    return len({cell.seed for cell in plan.cells}) or 1
 
 
 def effects_of_task(
-    protocol: Protocol, documents: Mapping[str, Sequence[Mapping[str, Any]]]
+    protocol: Protocol, documents: Mapping[str, Sequence[Mapping[str, Any]]], seeds: int = 1
 ) -> Iterable[Detectable]:
     """The task's headline columns. documents: by subtask."""
     spreads = read_spreads()
@@ -69,11 +83,15 @@ def effects_of_task(
         found = find_spread(spreads, protocol.name, name)
         if found is None:
             bounded = metric.unit in BOUNDED and metric.reduce in ("mean", "macro_mean")
-            worst = minimum_detectable_effect(1.0, clusters, binary=True) if bounded else math.nan
+            worst = math.nan
+            if bounded:
+                worst = minimum_detectable_effect(1.0, clusters, binary=True, seeds=seeds)
             yield Detectable(column, len(own), clusters, worst)
             continue
         source, spread = found
-        effect = minimum_detectable_effect(spread.spread, clusters, binary=spread.binary)
+        effect = minimum_detectable_effect(
+            spread.spread, clusters, binary=spread.binary, seeds=seeds
+        )
         yield Detectable(column, len(own), clusters, effect, spread.relative, source, spread.pairs)
 
 
