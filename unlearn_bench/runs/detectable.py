@@ -12,11 +12,13 @@ from unlearn_bench.compare.spreads import find_spread, read_spreads
 from unlearn_bench.protocols.catalog import EVERY, Metric, Protocol
 from unlearn_bench.runs.plan import Plan
 
-# Units of values in [0, 1], whose differences have a standard deviation of at most 1.
-BOUNDED = ("share", "recall", "toxicity in [0, 1]", "probability per token")
-# So are these of lm-eval's own tasks, whose unit is the metric's name.
-BOUNDED += ("acc", "acc_norm", "exact_match", "em", "f1")
-BOUNDED += ("prompt_level_strict_acc", "prompt_level_loose_acc")
+# Units of values in [0, 1], whose differences have a standard deviation of at most 1; those of the
+# last two lines are of lm-eval's own tasks, whose unit is the metric's name.
+BOUNDED = (
+    "share", "recall", "toxicity in [0, 1]", "probability per token",
+    "acc", "acc_norm", "exact_match", "em", "f1",
+    "prompt_level_strict_acc", "prompt_level_loose_acc",
+)  # fmt: skip
 LABELS = ("part", "label")  # fields whose value begins the names of the metrics that a document has
 
 
