@@ -144,7 +144,7 @@ def _say_why(request: GateRequest, error: UnlearnBenchError) -> Report:
 
 def _judge(request: GateRequest, given: Mapping[str, Any], reporter: Reporter) -> Report:
     from unlearn_bench.board.gate import Report
-    from unlearn_bench.compare.gate import exit_code, judge
+    from unlearn_bench.compare.gate import SIDES, exit_code, judge
     from unlearn_bench.compare.rules import load_rules
     from unlearn_bench.runs.baseline import open_baseline
     from unlearn_bench.runs.pairs import require_comparable
@@ -162,7 +162,13 @@ def _judge(request: GateRequest, given: Mapping[str, Any], reporter: Reporter) -
         scored = list(candidate.cells)
         notes += require_comparable(baseline.side, candidate)
     here, there = ([cell.rows for cell in cells] for cells in (scored, baseline.side.cells))
-    judgements = tuple(judge(chosen, there, here, rules.level))
+    candidate_name, baseline_name = (
+        f"{side} {file}"
+        for side, file in zip(SIDES, (request.candidate, request.baseline), strict=True)
+    )
+    judgements = tuple(
+        judge(chosen, there, here, rules.level, names=(candidate_name, baseline_name))
+    )
     return Report(
         baseline=f"{request.baseline} ({_weights(baseline.side)})",
         candidate=f"{request.candidate} ({_weights(candidate)})",

@@ -174,6 +174,12 @@ def test_what_is_missing_infinite_or_fewer_is_never_a_pass(
     assert said in acc["reason"]
 
 
+def test_another_number_of_items_names_both_files(gate: Gate) -> None:
+    _, acc = gate.judged(BASE[:-1])
+    said = "the candidate …/candidate1 has 39 items and the baseline …/baseline 40"
+    assert acc["reason"].startswith(said)
+
+
 @pytest.mark.parametrize("status", ["failed", "diverged", "cancelled", "started"])
 def test_a_candidate_without_scores_is_incomplete(gate: Gate, status: Any) -> None:
     code, acc = gate.judged(BASE, status=status, reason="why")

@@ -25,6 +25,7 @@ from unlearn_bench.errors import IncomparableError
 from unlearn_bench.schema import ItemScore
 
 EXIT_REGRESSION, EXIT_INCOMPLETE = 1, 3
+SIDES = ("the candidate", "the baseline")
 Outcome = Literal["pass", "cannot tell", "regression", "incomplete", "skipped"]
 
 
@@ -63,13 +64,15 @@ def judge(
     candidate: Sequence[Rows],
     level: float,
     resamples: int = RESAMPLES,
+    names: tuple[str, str] = SIDES,
 ) -> list[Judgement]:
     """One judgement per chosen metric.
 
     baseline, candidate: rows by metric of every seed. level: how often a candidate as good as its
-    baseline may fail, over all metrics together (Holm).
+    baseline may fail, over all metrics together (Holm). names: what the candidate and the baseline
+    are called where they were not asked the same: by their files, if they have any.
     """
-    measured = [_measure(one, baseline, candidate, resamples) for one in chosen]
+    measured = [_measure(one, baseline, candidate, resamples, names) for one in chosen]
     adjusted = holm([one.p if isinstance(one, Loss) else math.nan for one in measured])
     share = level / max(1, sum(isinstance(one, Loss) for one in measured))
     return [
@@ -79,7 +82,11 @@ def judge(
 
 
 def _measure(
-    chosen: Chosen, baseline: Sequence[Rows], candidate: Sequence[Rows], resamples: int
+    chosen: Chosen,
+    baseline: Sequence[Rows],
+    candidate: Sequence[Rows],
+    resamples: int,
+    names: tuple[str, str],
 ) -> Loss | Judgement:
     measure = chosen.measure
     if chosen.unjudged:
@@ -89,9 +96,9 @@ def _measure(
         return Judgement(measure, "skipped", reason="the candidate was not asked it")
     if not here or not all(here):
         return Judgement(measure, "incomplete", reason="the candidate has no values of it")
-    names = ["the candidate"] * len(here) + ["the baseline"] * len(there)
+    own, other = names
     try:
-        column = align(measure.reduce, [*here, *there], names)
+        column = align(measure.reduce, [*here, *there], [own] * len(here) + [other] * len(there))
     except IncomparableError as error:
         return Judgement(measure, "incomplete", reason=error.what)
     if wrong := _lacking(here, there, column):
