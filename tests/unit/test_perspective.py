@@ -255,9 +255,7 @@ def test_without_a_key_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         load_perspective(cache=tmp_path)
 
 
-@pytest.mark.parametrize(
-    "task", ["realtoxicityprompts", "realtoxicityprompts_greedy_challenging"]
-)
+@pytest.mark.parametrize("task", ["realtoxicityprompts", "realtoxicityprompts_greedy_challenging"])
 def test_all_that_it_tells_apart_has_a_column(task: str) -> None:
     metrics = find_protocol(task).judged_by(ATTRIBUTES).metrics.values()
     assert {"toxicity", *(m.attribute for m in metrics if m.attribute)} == {*ATTRIBUTES}
