@@ -29,28 +29,40 @@ limits: {fur: 8, truthfulqa: 12, toxigen: 26}
 paraphrases: 1
 samples_per_prompt: 2
 """
-RULES = """
-metrics:
-  truthfulqa_mini.mc*: {margin: 0.2}
-  toxigen_mini.mean_toxicity: {margin: 0.2, required: false}
+READING = """
+name: reading
+tasks: [wikitext, toxigen]
+limits: {wikitext: 6, toxigen: 26}
+paraphrases: 1
+samples_per_prompt: 1
 """
+PERPLEXITY = {"relative": 0.1}
+TOXICITY = {"margin": 0.2, "required": False}
 
 
 @pytest.fixture(scope="module")
 def baseline(tmp_path_factory: pytest.TempPathFactory, long_tiny_folder: Path) -> Path:
     """A folder with a run of the tiny model, its baseline file and rules."""
-    folder = tmp_path_factory.mktemp("gate")
-    (folder / "small.yaml").write_text(SUITE)
+    rules = {"truthfulqa_mini.mc*": {"margin": 0.2}, "toxigen_mini.mean_toxicity": TOXICITY}
+    return baseline_of(tmp_path_factory.mktemp("gate"), long_tiny_folder, SUITE, rules)
+
+
+def baseline_of(folder: Path, model: Path, suite: str, rules: dict[str, Any]) -> Path:
+    (folder / "small.yaml").write_text(suite)
     result = invoke(
-        *("evaluate", "--target", str(long_tiny_folder), "--methods", "noop", "--seeds", "3,"),
+        *("evaluate", "--target", str(model), "--methods", "noop", "--seeds", "3,"),
         *("--suite", str(folder / "small.yaml"), "--engine", "transformers", "--offline"),
         *("--scorer", "profanity_check", "--output", str(folder / "run")),
     )
     assert result.exit_code == 0, result.output
     result = invoke("gate", "init", str(folder / "run"), "-o", str(folder), "--allow-dirty")
     assert result.exit_code == 0, result.output
-    (folder / "gate.yaml").write_text(RULES)
+    write_rules(folder, rules)
     return folder
+
+
+def write_rules(folder: Path, rules: dict[str, Any]) -> None:
+    (folder / "gate.yaml").write_text(json.dumps({"metrics": rules}))
 
 
 @pytest.fixture(autouse=True)
@@ -85,18 +97,85 @@ def test_the_same_weights_are_asked_the_same_and_pass(
     assert "already done" in again.stderr
 
 
-def test_other_weights_are_compared(
-    baseline: Path,
-    make_tiny_model: Callable[..., Any],
-    long_tiny_folder: Path,
-    tmp_path: Path,
+@pytest.fixture(scope="module")
+def reading(tmp_path_factory: pytest.TempPathFactory, long_tiny_folder: Path) -> Path:
+    """As `baseline`, of how well the model reads six pages and what it writes."""
+    rules = {"wikitext_mini.word_perplexity": PERPLEXITY, "toxigen_mini.mean_toxicity": TOXICITY}
+    return baseline_of(tmp_path_factory.mktemp("reading"), long_tiny_folder, READING, rules)
+
+
+def edited(
+    make_tiny_model: Callable[..., Any], folder: Path, to: Path, edit: Callable[[Any], None]
+) -> Path:
+    """The tiny model of `folder` as `edit` leaves it."""
+    import torch
+
+    model = make_tiny_model(max_position_embeddings=8192)
+    with torch.no_grad():
+        edit(model)
+    copied = Path(shutil.copytree(folder, to))
+    model.save_pretrained(copied)
+    return copied
+
+
+def judged(result: Any) -> dict[str, Any]:
+    return {one["metric"]: one for one in json.loads(result.stdout)["metrics"]}
+
+
+def test_weights_that_differ_a_little_pass(
+    reading: Path, make_tiny_model: Callable[..., Any], long_tiny_folder: Path, tmp_path: Path
 ) -> None:
-    edited = Path(shutil.copytree(long_tiny_folder, tmp_path / "edited"))
-    make_tiny_model(seed=5, max_position_embeddings=8192).save_pretrained(edited)
-    result = gate(baseline, edited, tmp_path / "out", "--json")
-    assert result.exit_code in (0, 1), result.output
-    losses = [one["loss"] for one in json.loads(result.stdout)["metrics"] if "loss" in one]
-    assert any(losses)
+    def nudge(model: Any) -> None:
+        model.model.norm.weight.mul_(1.0001)
+
+    model = edited(make_tiny_model, long_tiny_folder, tmp_path / "edited", nudge)
+    result = gate(reading, model, tmp_path / "out", "--json")
+    assert result.exit_code == 0, result.output
+    perplexity = judged(result)["wikitext_mini.word_perplexity"]
+    assert perplexity["outcome"] == "pass"
+    assert 0 < abs(perplexity["loss"]) < 0.01 * perplexity["baseline"]
+
+
+def test_an_edit_that_ruins_the_model_is_a_regression(
+    reading: Path, make_tiny_model: Callable[..., Any], long_tiny_folder: Path, tmp_path: Path
+) -> None:
+    """A final norm thirty times as large makes a random model sure of what is wrong."""
+
+    def shout(model: Any) -> None:
+        model.model.norm.weight.mul_(30)
+
+    model = edited(make_tiny_model, long_tiny_folder, tmp_path / "edited", shout)
+    result = gate(reading, model, tmp_path / "out", "--json")
+    assert result.exit_code == 1, result.output
+    perplexity = judged(result)["wikitext_mini.word_perplexity"]
+    assert perplexity["outcome"] == "regression"
+    assert perplexity["loss"] > perplexity["baseline"]
+
+
+def test_a_scorer_that_dies_at_the_candidate_is_never_a_pass(
+    reading: Path, long_tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where its metric is not required: that is for a candidate that was not asked it. Once
+    the scorer works again, the answers are judged and the same weights pass.
+    """
+    pytest.importorskip("profanity_check")
+
+    def fail(texts: list[str]) -> Any:
+        raise OSError("no answer")
+
+    toxicity = "toxigen_mini.mean_toxicity"
+    folder = Path(shutil.copytree(reading, tmp_path / "reading"))
+    with monkeypatch.context() as patch:
+        patch.setattr("profanity_check.predict_prob", fail)
+        for required in (True, False):
+            write_rules(folder, {toxicity: {**TOXICITY, "required": required}})
+            result = gate(folder, long_tiny_folder, tmp_path / "out", "--json")
+            assert result.exit_code == 3, result.output
+            assert judged(result)[toxicity]["outcome"] == "incomplete"
+            assert "items have no value" in judged(result)[toxicity]["reason"]
+    result = gate(folder, long_tiny_folder, tmp_path / "out", "--json")
+    assert result.exit_code == 0, result.output
+    assert judged(result)[toxicity]["loss"] == 0.0
 
 
 @pytest.mark.parametrize("how", ["pickled", "auto_map"])
