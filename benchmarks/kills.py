@@ -1,13 +1,18 @@
 """Killed at random moments for some minutes: does the board stay the one nobody disturbed?
 
-    python benchmarks/kills.py --output FOLDER [--minutes N] [--seed N] [--engine E]
+    python benchmarks/kills.py --output FOLDER [--minutes N] [--seed N] [--engine E] [--prepare]
 
 The main command with a few methods on a tiny random Llama. First a run that is left alone. Then
 round after round, each in a folder of its own: the command is started, after a random time some or
 all of its processes get a signal, and it is started again, up to five times; the last time it is
 left alone. A round is right when that ends with 0, its board is the undisturbed one but for seconds
-and bytes, no cell that was finished has been written again, and no process and no model is left.
-Prints a line per kill and per round; the exit code is 1 when a round was not right.
+and bytes, its answers and scores are so to the byte, no cell that was finished has been written
+again, and no process and no model is left. Prints a line per kill and per round; the exit code is 1
+when a round was not right.
+
+--prepare: the model is the base, and each run trains the target first, into a cache of the round's
+own. The recipe is one and takes its minute or two for the smallest model too, so a round takes
+minutes: give it half an hour.
 """
 
 from __future__ import annotations
@@ -15,6 +20,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import os
 import random
 import signal
 import sys
@@ -24,7 +30,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
-from random_llama import make_tiny
 
 METHODS = ("noop", "gradient_ascent", "ext_sub", "npo")
 SMALL = (
@@ -32,6 +37,7 @@ SMALL = (
     "--set", "npo.steps=1", "--tasks", "fur,toxigen_mini", "--limit", "13", "--dtype", "float32",
     "--scorer", "profanity_check", "--offline",
 )  # fmt: skip
+ANSWERS = ("samples.parquet", "items.parquet", "scores.json")  # of a cell, with no time in them
 MEASURED = ("seconds", "bytes")  # parts of the names of columns that no two runs have alike
 MOST_KILLS = 5
 SETTLE = 5.0  # seconds in which what was killed, and its children, may go
@@ -40,7 +46,7 @@ VICTIMS = {
     "command": (signal.SIGKILL, signal.SIGTERM, signal.SIGINT),
     "worker": (signal.SIGKILL, signal.SIGTERM),
 }
-Records = Mapping[str, bytes]  # of the cells that have ended well, by folder
+Records = Mapping[str, bytes]  # files of cells, by place
 
 
 @dataclass
@@ -61,9 +67,16 @@ class Tally:
 def start(arguments: argparse.Namespace, target: Path, run: Path) -> psutil.Popen:
     command = [sys.executable, "-m", "unlearn_bench", "evaluate", *SMALL]
     command += ["--engine", arguments.engine, "--methods", ",".join(METHODS)]
-    command += ["--target", str(target), "--output", str(run)]
+    command += ["--model" if arguments.prepare else "--target", str(target), "--output", str(run)]
+    own = {"UNLEARN_BENCH_CACHE": str(cache_of(run))} if arguments.prepare else {}
     with (arguments.output / "log.txt").open("ab") as log:
-        return psutil.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        return psutil.Popen(
+            command, env={**os.environ, **own}, stdout=log, stderr=log, start_new_session=True
+        )
+
+
+def cache_of(run: Path) -> Path:
+    return run.with_name(f"{run.name}-cache")
 
 
 def board(run: Path) -> list[list[str]]:
@@ -77,7 +90,14 @@ def board(run: Path) -> list[list[str]]:
     return [[row[place] for place in kept] for row in (header, *rows)]
 
 
+def answers(run: Path) -> Records:
+    """Whatever a cell has of answers and scores, by its place."""
+    found = [path for path in run.glob("cells/*/*") if path.name in ANSWERS]
+    return {str(path.relative_to(run)): path.read_bytes() for path in found}
+
+
 def finished(run: Path) -> Records:
+    """The records of the cells that have ended well, by folder."""
     found = {path.parent.name: path.read_bytes() for path in run.glob("cells/*/record.json")}
     return {
         name: record for name, record in found.items() if json.loads(record)["status"] == "success"
@@ -118,8 +138,20 @@ def disturb(arguments: argparse.Namespace, target: Path, run: Path, longest: flo
     if code := last.wait():
         tally.wrong.append(f"the last run ended with {code}")
     tally.compare(known, finished(run))
-    tally.wrong += [f"left {path}" for path in run.glob("cells/*/*/*.safetensors")]
+    models = [path.parent for path in run.glob("cells/*/*/*.safetensors")]
+    half = [path for path in cache_of(run).glob("*/.*") if path.is_dir()]
+    tally.wrong += [f"left {path}" for path in (*models, *half)]
     return tally
+
+
+def compare(run: Path, whole: Path) -> list[str]:
+    """What of a round is not as in the run that nobody disturbed."""
+    differs = [] if board(run) == board(whole) else ["another board"]
+    mine, undisturbed = answers(run), answers(whole)
+    names = sorted(mine.keys() | undisturbed.keys())
+    return differs + [
+        f"another {name}" for name in names if mine.get(name) != undisturbed.get(name)
+    ]
 
 
 def main() -> None:
@@ -128,7 +160,10 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--engine", default="transformers", choices=["transformers", "vllm"])
+    parser.add_argument("--prepare", action="store_true")
     arguments = parser.parse_args()
+    from random_llama import make_tiny  # beside this file
+
     whole = arguments.output / "undisturbed"
     if whole.exists():
         raise SystemExit(f"{whole} is there already, and its cells would not be computed again")
@@ -136,7 +171,7 @@ def main() -> None:
     began = time.monotonic()
     if code := start(arguments, target, whole).wait():
         raise SystemExit(f"the undisturbed run ended with {code}; see {arguments.output}/log.txt")
-    longest, expected = time.monotonic() - began, board(whole)
+    longest = time.monotonic() - began
     print(f"undisturbed: {len(finished(whole))} cells in {longest:.0f} s", flush=True)
     kills = rounds = bad = 0
     until = time.monotonic() + 60 * arguments.minutes
@@ -144,8 +179,7 @@ def main() -> None:
         rounds += 1
         run = arguments.output / f"round-{rounds}"
         tally = disturb(arguments, target, run, longest)
-        if board(run) != expected:
-            tally.wrong.append("another board")
+        tally.wrong += compare(run, whole)
         kills, bad = kills + tally.kills, bad + bool(tally.wrong)
         print(f"{run.name}: {tally.kills} kills; {'; '.join(tally.wrong) or 'right'}", flush=True)
     print(f"{rounds} rounds, {kills} kills, {bad} rounds not right")
