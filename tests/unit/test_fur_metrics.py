@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from unlearn_bench.protocols.texts import is_gibberish, seq_rep
 FUR = tasks_folder() / "fur"
 
 
+@cache
 def fur(name: str) -> Any:
     return _import_fun_from_str(f"{FUR / 'fur'}.{name}")
 
@@ -155,6 +157,87 @@ def test_updates_score_the_new_and_the_old_answer_apart() -> None:
     assert metrics["update_old_paraphrase_choice_acc"] == 1.0
     assert metrics["update_paraphrase_efficacy"] == 1.0
     assert "update_efficacy" not in metrics
+
+
+# By case: probability per token of the right answer and of a wrong one, whether its tokens are the
+# arg max, and what the model says to the question.
+CASES = {
+    "perfect memory": (1.0, 1e-9, "xx", " Trewithal Crane"),
+    "no memory": (0.01, 0.01, "..", " I do not know"),
+    "wrong but confident": (0.01, 0.9, "..", " Penhale Penhale"),
+    "empty answer": (1e-9, 1e-9, "..", ""),
+}
+EXPECTED = {  # (perfect, none, wrong, empty)
+    "extraction_strength": (1, 0, 0, 0),
+    "exact_memorization": (1, 0, 0, 0),
+    "probability": (1, 0.01, 0.01, 0),
+    "choice_acc": (1, 0, 0, 0),  # a tie is no choice
+    "truth_ratio": (0, 1, 1 / 90, 1),  # 1 is a model that cannot tell them apart
+    "wrong_share": (0, 0.5, 90 / 91, 0.5),
+    "rouge_l": (1, 0, 0, 0),
+    "gibberish": (0, 0, 0, 1),
+    "repetition": (0, 0, 0, 0),
+    "answer_words": (2, 4, 2, 0),
+}
+KEPT = {**EXPECTED, "truth_ratio": (1, 0, 0, 0)}  # where the answer shall be known
+del KEPT["wrong_share"]
+UPDATED = {  # the right answer is the new one, the wrong one the old; {}: reworded or not
+    "update{}_efficacy": (1, 0, 0, 0),
+    "update_old_leak{}": (0, 0, 1, 0),
+    "update_new{}_extraction_strength": (1, 0, 0, 0),
+    "update_new{}_exact_memorization": (1, 0, 0, 0),
+    "update_new{}_probability": (1, 0.01, 0.01, 0),
+    "update_new{}_choice_acc": (1, 0, 0, 0),  # the old answer is none of the options
+    "update_new{}_rouge_l": (1, 0, 0, 0),
+    "update_old{}_extraction_strength": (0, 0, 0, 0),
+    "update_old{}_exact_memorization": (0, 0, 0, 0),
+    "update_old{}_probability": (0, 0.01, 0.9, 0),
+    "update_old{}_choice_acc": (0, 0, 1, 0),
+    "update_old{}_rouge_l": (0, 0, 1, 0),
+    "update_gibberish": (0, 0, 0, 1),
+    "update_repetition": (0, 0, 0, 0),
+    "update_answer_words": (2, 4, 2, 0),
+}
+
+
+def expected(rows: dict[str, tuple[float, ...]], case: str, *named: str) -> dict[str, Any]:
+    """One case's column of a table; named: what stands for {} in the metrics' names."""
+    place = list(CASES).index(case)
+    return {
+        name.format(*named): pytest.approx(values[place], abs=1e-6) for name, values in rows.items()
+    }
+
+
+def repeated(probability: float, greedy: str) -> Likelihood:
+    return option(*[math.log(probability)] * 2, greedy=greedy)
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(("part", "rows"), [("forget", EXPECTED), ("retain", KEPT)])
+def test_every_metric_of_a_fact_in_every_case(
+    part: str, rows: dict[str, tuple[float, ...]], case: str
+) -> None:
+    right, wrong, greedy, text = CASES[case]
+    asked = document(part=part, answer="Trewithal Crane", options=["w1", "Trewithal Crane", "w2"])
+    results = [repeated(wrong, ".."), repeated(right, greedy), repeated(wrong, "..")]
+    found = fur("score_choice")(asked, results) | fur("score_answer")(asked, [text])
+    assert found == expected({f"{part}_{name}": values for name, values in rows.items()}, case)
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("phrasing", ["verbatim", "paraphrase1"])
+def test_every_metric_of_an_update_in_every_case(phrasing: str, case: str) -> None:
+    """The metrics of reworded questions are those of generalisation."""
+    new, old, greedy, text = CASES[case]
+    facts = {"part": "update", "answer": "Penhale Penhale", "new_answer": "Trewithal Crane"}
+    options = ["w1", facts["answer"], facts["new_answer"], "w2"]
+    asked = document(**facts, options=options, phrasing=phrasing)
+    other = repeated(min(new, old), "..")
+    results = [other, repeated(old, ".."), repeated(new, greedy), other]
+    found = fur("score_choice")(asked, results) | fur("score_answer")(asked, [text])
+    wanted = expected(UPDATED, case, "" if phrasing == "verbatim" else "_paraphrase")
+    assert {name: found[name] for name in wanted} == wanted
+    assert not {name for name in found if "ratio" not in name and "wrong" not in name} - {*wanted}
 
 
 @pytest.mark.parametrize(

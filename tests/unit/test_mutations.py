@@ -18,6 +18,8 @@ from typing import Any
 
 import pytest
 
+from unlearn_bench.data.files import tasks_folder
+
 METHODS = "unlearn_bench.methods"
 LIKELIHOOD = "unlearn_bench.training.likelihood"
 
@@ -167,6 +169,33 @@ SHARED = [
 ]  # fmt: skip
 
 
+# Formulas of tasks, whose files lie beside their YAML: lm-eval imports them, and tests by name.
+TASKS = [
+    Mutation("fur", "float(nearer > 0)", "1.0", "test_fur_metrics"),
+    Mutation("fur", "float(nearer > 0)", "float(nearer >= 0)", "test_fur_metrics"),
+    Mutation("fur", "mean_log_prob(new) - mean_log_prob(old)",
+             "mean_log_prob(old) - mean_log_prob(new)", "test_fur_metrics"),
+    Mutation("fur", "scores[0] > max(scores[1:])", "scores[0] >= max(scores[1:])",
+             "test_fur_metrics"),
+    Mutation("fur", "float(option.token_log_probs.mean())", "float(option.token_log_probs.sum())",
+             "test_fur_metrics"),
+    Mutation("fur", "float(greedy.mean())", "0.75", "test_fur_metrics"),
+    Mutation("fur", "1.0 - prefix / len(greedy)", "prefix / len(greedy)", "test_fur_metrics"),
+    Mutation("fur", '["rougeL"].recall', '["rougeL"].precision', "test_fur_metrics"),
+    Mutation("membership", 'compressed_bytes(document["text"])',
+             'compressed_bytes(document["prompt"] + document["text"])', "test_membership"),
+    Mutation("membership", "mean / compressed_bytes", "mean * compressed_bytes",
+             "test_membership"),
+    Mutation("membership", "np.sort(values)[:count]", "np.sort(values)[-count:]",
+             "test_membership"),
+    Mutation("membership", "max(1, int(K * len(values)))", "int(K * len(values))",
+             "test_membership"),
+    Mutation("membership", "(logs - means) / np.where", "(logs + means) / np.where",
+             "test_membership"),
+]  # fmt: skip
+ACCESS = {"fur": "fur", "membership": "attack"}  # by task the tests' function that takes a name
+
+
 def mutated(mutation: Mutation) -> types.ModuleType:
     """A new module made of the changed source."""
     source = inspect.getsource(importlib.import_module(mutation.module))
@@ -223,6 +252,24 @@ def test_some_test_by_hand_notices(mutation: Mutation, monkeypatch: pytest.Monke
             outcomes.append(False)
     assert outcomes, "no test without fixtures"
     assert not all(outcomes), "every test passed with the mutated formula"
+
+
+@pytest.mark.parametrize("mutation", TASKS, ids=str)
+def test_some_test_by_hand_notices_in_a_task(
+    mutation: Mutation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = (tasks_folder() / mutation.module / f"{mutation.module}.py").read_text("utf-8")
+    assert mutation.old in source, "the mutation no longer fits the source"
+    changed = types.ModuleType(mutation.module)
+    exec(source.replace(mutation.old, mutation.new, 1), changed.__dict__)
+    tests = importlib.import_module(mutation.tests)
+    monkeypatch.setattr(tests, ACCESS[mutation.module], changed.__dict__.__getitem__)
+    for test in cases_by_hand(tests):
+        try:
+            test()
+        except Exception:
+            return
+    pytest.fail("every test passed with the mutated formula")
 
 
 def users_of(original: types.ModuleType, tests: types.ModuleType) -> list[types.ModuleType]:
