@@ -93,10 +93,10 @@ class Suite(BaseModel):
         name = self.name
         if set(chosen) != set(self.tasks):
             stems = (Path(task).stem if task.endswith(TASK_FILES) else task for task in chosen)
-            name += "-" + _short("-".join(stems))
+            name += "-" + _short(re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(stems)))
         if limit is not None:
             name += f"-limit{limit}"
-        return Suite(**{**self.model_dump(), "name": name, "tasks": chosen, "limits": limits})
+        return self._changed(name=name, tasks=chosen, limits=limits)
 
     def over(self, edit_set: str) -> Suite:
         """The same suite with another edit set's task in the place of `fur`, and its limit.
@@ -107,12 +107,20 @@ class Suite(BaseModel):
         if edit_set == OWN_SET:
             return self
         names = {OWN_SET: edit_set}
-        changed = {
-            "name": f"{self.name}-{edit_set}",
-            "tasks": tuple(dict.fromkeys(names.get(task, task) for task in self.tasks)),
-            "limits": {names.get(task, task): limit for task, limit in self.limits.items()},
-        }
-        return Suite(**{**self.model_dump(), **changed})
+        return self._changed(
+            name=f"{self.name}-{edit_set}",
+            tasks=tuple(dict.fromkeys(names.get(task, task) for task in self.tasks)),
+            limits={names.get(task, task): limit for task, limit in self.limits.items()},
+        )
+
+    def _changed(self, **changes: Any) -> Suite:
+        """The same with other values. Raises UsageError for a name that grew too long by them."""
+        try:
+            return Suite(**{**self.model_dump(), **changes})
+        except ValidationError as error:
+            raise _usage_error(
+                error, "suite setting", f"suite {self.name}", Suite.model_fields
+            ) from error
 
 
 def _short(name: str) -> str:

@@ -84,6 +84,9 @@ def test_an_unknown_name_exits_2_with_the_near_match(arguments: list[str], near:
         ["--methods", "absent.py"],
         ["--suite", "absent.yaml"],
         ["--tasks", "absent.yaml"],
+        ["--tasks", "a\0b.yaml"],
+        ["--tasks", f"{'x' * 300}.yaml"],
+        ["--data", "x" * 300],
     ],
 )
 def test_an_impossible_setting_exits_2(arguments: list[str]) -> None:

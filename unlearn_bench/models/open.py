@@ -7,6 +7,7 @@ of the weights. Nothing here executes what a model folder contains.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
 import tempfile
@@ -42,7 +43,7 @@ def open_model(
     if spec in EMBEDDED:
         return _open_embedded(EMBEDDED[spec], home, offline)
     path = Path(spec).expanduser()
-    if path.exists():
+    if os.path.exists(path):  # False, too, for a name that no file can have
         return _open_path(path.resolve(), home, offline)
     match = HUB_ID.fullmatch(spec)
     if match and not path.is_absolute():

@@ -7,6 +7,7 @@ YAML nodes, which constructs nothing, and refused if it would run code that nobo
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -41,9 +42,10 @@ def check_task_file(name: str, *, allow_code: bool) -> tuple[Path, ...]:
     UnsafeArtefactError for an include or a prompt outside the file's folder, a Python object, or
     code without `allow_code`.
     """
-    path = Path(name).expanduser().resolve()
-    if not path.is_file():
+    path = Path(name).expanduser()
+    if not os.path.isfile(path):  # nor is there one of a name that no file can have
         raise UsageError(f"there is no task file {name}", next_step="check the path")
+    path = path.resolve()
     return tuple(_check(path, path.parent, allow_code, []))
 
 

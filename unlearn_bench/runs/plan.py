@@ -7,13 +7,15 @@ machine, time) may not move them.
 from __future__ import annotations
 
 import hashlib
+import os
+import re
 import shutil
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from unlearn_bench.config import OWN_SET, RunConfig, Suite, list_suites, load_suite
+from unlearn_bench.config import NAME, OWN_SET, RunConfig, Suite, list_suites, load_suite
 from unlearn_bench.errors import DiskFullError, UnknownNameError, UsageError
 from unlearn_bench.registry import Card, list_cards
 from unlearn_bench.runs.judge import Judge
@@ -144,14 +146,16 @@ def version_text(origin: Origin) -> str:
 def choose_methods(names: Sequence[str], *, own_target: bool) -> tuple[dict[str, Card], list[str]]:
     """The cards of `names` (method ids, `all`, `.py` files), the target row first, and notes.
 
-    Raises UnknownNameError with near matches; UsageError for a file without a method, or for a
-    method that needs the exact model when the user brings a target of their own.
+    Raises UnknownNameError with near matches; UsageError for a file without a method, for a name
+    that no folder could have, or for a method that needs the exact model when the user brings a
+    target of their own.
     """
     files = {name: _method_file(name) for name in names if name.endswith(".py")}
     known = list_cards("method", tuple(files.values()))
     chosen = {TARGET: known[TARGET]} if TARGET in known else {}
     for name in names:
         chosen |= _cards_called(name, known, files)
+    _check_names(chosen)
     notes = [] if TARGET in names or "all" in names else [f"{TARGET} added: deltas are taken to it"]
     if own_target:
         needing = [name for name, card in chosen.items() if needs_exact(card) or needs_base(card)]
@@ -185,11 +189,22 @@ def _cards_called(
     return {name: known[name]}
 
 
+def _check_names(chosen: Mapping[str, Card]) -> None:
+    """Raise UsageError for a method whose name cannot be part of its cells' folder."""
+    for name, card in chosen.items():
+        if not re.fullmatch(NAME, name):
+            raise UsageError(
+                f"a method cannot be called {name!r}",
+                where=str(card.file),
+                next_step="name it with at most 128 letters, digits, dots, dashes and underscores",
+            )
+
+
 def _method_file(name: str) -> Path:
-    path = Path(name).expanduser().resolve()
-    if not path.is_file():
+    path = Path(name).expanduser()
+    if not os.path.isfile(path):  # nor is there one of a name that no file can have
         raise UsageError(f"there is no method file {name}", next_step="check the path")
-    return path
+    return path.resolve()
 
 
 def needs_exact(card: Card) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -242,7 +243,7 @@ def _serve(
 
 def data_folder(folder: Path | None) -> Path | None:
     """The user's folder of data sets. Raises UsageError when there is none of that name."""
-    if folder is not None and not folder.expanduser().is_dir():
+    if folder is not None and not os.path.isdir(folder.expanduser()):
         raise UsageError(f"there is no data folder {folder}", next_step="check the path of --data")
     return folder.expanduser() if folder is not None else None
 
