@@ -18,7 +18,10 @@ import pytest
 
 from unlearn_bench.compare.rules import load_rules
 from unlearn_bench.config import load_config, load_suite
+from unlearn_bench.errors import MissingDataError
+from unlearn_bench.models.open import open_model
 
+NAMED = "smollm2-135m"
 SMALL = ("--tasks", "toxigen_mini", "--limit", "13", "--engine", "transformers", "--offline")
 Command = Callable[..., "subprocess.CompletedProcess[bytes]"]
 
@@ -195,6 +198,31 @@ def test_without_a_network_what_is_missing_is_named_before_any_work(
     assert not (tmp_path / "r").exists()
     left = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert [path for path in left if path.suffix != ".lock"] == []
+
+
+def test_without_a_network_the_model_by_name_is_read_from_the_cache(
+    tmp_path: Path, no_network: Callable[[], None]
+) -> None:
+    """By the command that is written everywhere: nobody told it that there is no network."""
+    try:
+        own = open_model(NAMED, offline=True)
+    except MissingDataError as error:
+        pytest.skip(f"the cache does not hold {NAMED}, 93 MB: {error.what}")
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "unlearn_bench", "evaluate", "--model", NAMED, "--dry-run"),
+            *("--methods", "noop", "--tasks", "fur,wikitext", "--engine", "transformers"),
+        ],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "HF_HOME": str(tmp_path / "hub")},
+        cwd=tmp_path,
+        preexec_fn=no_network,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"model   {own.label}" in done.stdout
+    assert "wikitext_mini" in done.stdout  # which no source but the package has here
 
 
 # ----- a clock that jumps
