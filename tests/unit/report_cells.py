@@ -25,7 +25,10 @@ TASKS = ("fur", "realtoxicityprompts", "wikitext_mini")
 PARTS = {  # of fur: the metrics of which there are items, and what the document calls the part
     "forget": ("forget_extraction_strength", "forget_choice_acc"),
     "update": ("update_efficacy", "update_new_choice_acc"),
-    "retain_neighbour": ("retain_neighbour_choice_acc", "retain_neighbour_extraction_strength"),
+    "retain_neighbour": (
+        *("retain_neighbour_choice_acc", "retain_neighbour_extraction_strength"),
+        "retain_neighbour_rouge_l",
+    ),
     "retain_stranger": ("retain_stranger_choice_acc",),
 }
 FACTS = 8

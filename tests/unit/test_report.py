@@ -364,6 +364,34 @@ def test_a_cell_without_an_account_is_shown_without_its_costs(tmp_path: Path) ->
     assert "it left no account of its edit" in read(write_report([tmp_path]))
 
 
+def test_a_plane_is_drawn_of_what_has_values(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first two columns of forgetting and keeping have none here, toxicity has none at all."""
+    whole = report_cells._items
+
+    def without(draw: random.Random) -> Iterator[ItemScore]:
+        for row in whole(draw):
+            lost = row.metric in ("retain_neighbour_rouge_l", "expected_max_toxicity")
+            yield replace(row, value=math.nan) if lost else row
+
+    def titles() -> list[str]:
+        return re.findall(r"<figcaption><bdi>(.*?)</bdi>", read(write_report([tmp_path])))
+
+    fur = "fur: forget extraction strength against "
+    toxic = "realtoxicityprompts: expected max toxicity against "
+    small_run(tmp_path, 1)
+    assert titles()[:2] == [f"{fur}fur: retain neighbour rouge l", f"{fur}seconds of editing"]
+    monkeypatch.setattr(report_cells, "_items", without)
+    small_run(tmp_path, 1)
+    assert f"{fur}wikitext_mini: word perplexity" in titles()
+    assert not any(title.startswith(toxic) for title in titles())
+    text = unescape(read(write_report([tmp_path])))
+    said = "Not drawn, because no method has a value on both axes: <bdi>"
+    assert f"{said}{toxic}seconds of editing" in text
+    assert f"{said}{toxic}wikitext_mini: word perplexity" in text
+
+
 def test_a_half_judged_method_decides_nobodys_rank(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -396,7 +424,7 @@ def test_rows_are_sorted_by_the_overall_score(tmp_path: Path) -> None:
     """The highest first; method_0 has none and is last."""
 
     def order() -> list[str]:
-        text = read(write_report([tmp_path]))
+        text = read(write_report([tmp_path])).replace("<wbr>", "")
         return re.findall(r'<a href="#m\d"><bdi>(method_\d)<', text)
 
     small_run(tmp_path, 3)

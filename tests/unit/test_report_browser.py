@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit import report_cells
-from tests.unit.browser import Browser, opened
+from tests.unit.browser import Browser, Tab, opened
 from tests.unit.report_cells import write_cell
 from tests.unit.test_report import SIGN, hostile_run, small_run
 from unlearn_bench.board.report import write_report
@@ -19,7 +20,7 @@ from unlearn_bench.schema import ItemScore
 
 pytest.importorskip("matplotlib")
 
-PHONE = 412
+DESK, PHONE = 1280, 412
 PERPLEXITY = "wikitext_mini.word_perplexity"
 BOARD = "document.querySelector('#board-table')"
 HEAD = f"[...{BOARD}.tHead.querySelectorAll('th')].find(h => h.title.startsWith('{PERPLEXITY}'))"
@@ -101,6 +102,37 @@ def test_a_row_leads_to_its_samples(browser: Browser, tmp_path: Path) -> None:
         assert 0 <= tab.run(f"{goal}.getBoundingClientRect().top") < 100
 
 
+# Of the first plane: the entrants' names; those that leave the drawing; pairs of which one stands
+# on the other by more than a line's leading.
+NAMES = """(() => {
+    const svg = document.querySelector('#trade-offs svg'), whole = svg.getBoundingClientRect();
+    const texts = [...svg.querySelectorAll('text')]
+        .filter(text => /^(method_|noop|exact_|partly)/.test(text.textContent))
+        .map(text => ({name: text.textContent, box: text.getBoundingClientRect()}));
+    const common = (a, b, low, high) => Math.min(a[high], b[high]) - Math.max(a[low], b[low]);
+    return {
+        names: texts.map(text => text.name),
+        outside: texts.filter(({box}) => box.left < whole.left || box.right > whole.right
+            || box.top < whole.top || box.bottom > whole.bottom).map(text => text.name),
+        covered: texts.flatMap((a, place) => texts.slice(place + 1).filter(b =>
+            common(a.box, b.box, 'left', 'right') > 2 && common(a.box, b.box, 'top', 'bottom') > 4
+        ).map(b => [a.name, b.name])),
+    };
+})()"""
+
+
+def lights(tab: Tab) -> dict[str, str]:
+    """Whether the page's ground, and the names in its drawings, are light or dark."""
+    colours = tab.run(
+        "[getComputedStyle(document.body).backgroundColor,"
+        " getComputedStyle(document.querySelector('#trade-offs svg text')).fill]"
+    )
+    sums = [sum(map(int, re.findall(r"\d+", colour)[:3])) for colour in colours]
+    return {
+        name: "light" if n > 384 else "dark" for name, n in zip(("paper", "ink"), sums, strict=True)
+    }
+
+
 def with_losses(run: Path, methods: int) -> Path:
     """Methods, two that ended without scores and one that lacks some."""
     small_run(run, methods)
@@ -111,11 +143,22 @@ def with_losses(run: Path, methods: int) -> Path:
 
 
 @pytest.mark.parametrize("methods", [1, 12, 40])
-def test_on_a_phone_only_tables_scroll(browser: Browser, tmp_path: Path, methods: int) -> None:
+def test_only_tables_scroll_and_planes_are_legible(
+    browser: Browser, tmp_path: Path, methods: int
+) -> None:
     """With every fold open. A phone that had to widen the page would say a wider `innerWidth`, so
     the page is held against the phone.
     """
     page = write_report([with_losses(tmp_path, methods)])
+    with opened(browser, page, DESK) as tab:
+        assert tab.run("document.documentElement.scrollWidth") <= DESK
+        plane = tab.run(NAMES)
+        assert len(plane["names"]) == methods + 3  # target, exact model, and one that lacks some
+        assert plane["outside"] == plane["covered"] == []
+        assert lights(tab) == {"paper": "light", "ink": "dark"}
+        features = [{"name": "prefers-color-scheme", "value": "dark"}]
+        tab.ask("Emulation.setEmulatedMedia", features=features)
+        assert lights(tab) == {"paper": "dark", "ink": "light"}
     with opened(browser, page, PHONE) as tab:
         assert tab.run(f"{BOARD}.querySelectorAll('tbody.method tr').length") == methods + 1
         lost = "[...document.querySelectorAll('.lost tbody th')].map(h => h.textContent)"
@@ -138,7 +181,7 @@ def test_a_report_of_nothing_but_missing_values(
         report_cells, "_items", lambda draw: (replace(row, value=math.nan) for row in whole(draw))
     )
     write_cell(tmp_path, "noop", status="incomplete", reason="no value of any item")
-    for width in (1280, PHONE):
+    for width in (DESK, PHONE):
         with opened(browser, write_report([tmp_path]), width) as tab:
             assert tab.run(f"[...{BOARD}.tBodies].map(b => b.rows.length)") == [1]
             assert tab.run(f"{BOARD}.querySelectorAll('td[data-v]').length") == 2  # its costs

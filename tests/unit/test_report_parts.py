@@ -112,6 +112,24 @@ def test_drawings_have_text_variables_and_no_style() -> None:
     assert svg == draw_plane("p", "title <b>", UP, DOWN, points)
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_one_far_difference_leaves_the_others_apart(sign: int) -> None:
+    """Beside 300,000 a difference of 1 and one of 40 would be a hundredth of a pixel apart."""
+    pytest.importorskip("matplotlib")
+    column = Column("wikitext_mini", "word_perplexity", "lower", "perplexity", True)
+
+    def draw(*values: float) -> str:
+        bars = [[Bar(sign * value, math.nan, math.nan, False, None) for value in values]]
+        return draw_differences("d", "t", [column], [str(value) for value in values], bars)
+
+    svg = draw(1, 40, 300_000)
+    near, farther, far = (float(x) for x in re.findall(r'<use x="([\d.]+)"', svg))
+    assert abs(farther - near) > 10
+    assert abs(far - farther) > 100
+    assert "logarithmic beyond 100" in svg
+    assert "logarithmic" not in draw(1, 40, 90)
+
+
 def test_two_drawings_share_no_id() -> None:
     pytest.importorskip("matplotlib")
     column = Column("fur", "forget_choice_acc", "lower", "share", True)

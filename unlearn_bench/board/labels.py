@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 RADII = (9.0, 15.0, 24.0, 36.0, 52.0, 70.0, 95.0, 125.0)
 ANGLES = 16
-LETTER = 0.58  # width of a letter in font sizes, on the wide side: the reader's font is not known
+LETTER = 0.63  # width of a letter in font sizes, of a wide font: the reader's is not known
 POINT = 5.0  # half of the square that a mark covers
 
 

@@ -11,7 +11,7 @@ from unlearn_bench.board.plots import Axis, Bar, Point, draw_differences, draw_p
 from unlearn_bench.board.standing import Standing
 from unlearn_bench.board.table import Board, Column, Row
 
-# By goal, the metrics that show it, the first that the board has; and what it may cost elsewhere.
+# By goal, the metrics that show it, the first that a method has a value of; and what it may cost.
 GOALS = {
     "forget": ("forget_extraction_strength", "forget_blank_rouge_l", "forget_rouge_l"),
     "update": ("update_efficacy",),
@@ -39,21 +39,25 @@ class Figure:
     note: str
 
 
-def draw_planes(found: Collection) -> list[Figure]:
-    """For each goal that the board measures: against what is kept, then against seconds."""
-    figures = []
+def draw_planes(found: Collection) -> tuple[list[Figure], list[str]]:
+    """For each goal that the board measures: against what is kept, then against seconds. And what
+    is not drawn because no method would be in it.
+    """
+    figures, undrawn = [], []
+    rows = {row.method: row for row in found.board.shown_rows()}
     for goal in GOALS:
-        outcome = _column(found.board, GOALS[goal])
-        kept = _column(found.board, KEPT.get(goal, KEPT["forget"]))
         entrants = [one for one in found.entrants if one.scored and _is_for(one, goal)]
-        if outcome is None or not any(one.role == "method" for one in entrants):
-            continue
-        rows = {row.method: row for row in found.board.shown_rows()}
         shown = [rows[one.name] for one in entrants]
-        if kept is not None:
-            figures.append(_against_kept(f"{goal}-kept", outcome, kept, shown))
-        figures.append(_against_cost(f"{goal}-cost", outcome, shown))
-    return figures
+        outcomes = _columns(found.board, GOALS[goal])
+        if not outcomes or not any(row.role == "method" for row in shown):
+            continue
+        outcome = _valued(outcomes, shown)
+        planes = [_against_cost(f"{goal}-cost", outcome, shown)]
+        if keeps := _columns(found.board, KEPT.get(goal, KEPT["forget"])):
+            planes.insert(0, _against_kept(f"{goal}-kept", outcome, _valued(keeps, shown), shown))
+        figures += [one for one in planes if one.svg]
+        undrawn += [one.title for one in planes if not one.svg]
+    return figures, undrawn
 
 
 def draw_bars(found: Collection, standing: Standing) -> list[Figure]:
@@ -85,10 +89,17 @@ def _bar(standing: Standing, column: Column, name: str) -> Bar | None:
     return Bar(apart.difference, apart.low, apart.high, own.sure, own.better)
 
 
-def _column(board: Board, metrics: Sequence[str]) -> Column | None:
-    """The first of `metrics` that a task of the board has."""
+def _columns(board: Board, metrics: Sequence[str]) -> list[Column]:
+    """Of each of `metrics` that the board has the first column."""
     own = {column.metric: column for column in reversed(board.columns)}
-    return next((own[metric] for metric in metrics if metric in own), None)
+    return [own[metric] for metric in metrics if metric in own]
+
+
+def _valued(columns: Sequence[Column], rows: Sequence[Row]) -> Column:
+    """The first in which a method has a finite value; the first of all where none is such."""
+    methods = [row for row in rows if row.role == "method"]
+    valued = (c for c in columns if any(math.isfinite(_ends(row, c)[0]) for row in methods))
+    return next(valued, columns[0])
 
 
 def _is_for(entrant: Entrant, goal: str) -> bool:
@@ -119,8 +130,11 @@ def _against_cost(name: str, outcome: Column, rows: Sequence[Row]) -> Figure:
 
 
 def _plane(name: str, title: str, x: Axis, outcome: Column, points: Sequence[Point]) -> Figure:
+    """The drawing; none where no method would be in it."""
     drawn = [p for p in points if math.isfinite(p.x[0]) and math.isfinite(p.y[0])]
     drawn = [p for p in drawn if p.x[0] > 0 or not x.logarithmic]
+    if not any(point.role == "method" for point in drawn):
+        return Figure(title, "", "")
     lost = ", ".join(point.name for point in points if point not in drawn)
     y = _axis(outcome, [point.y[0] for point in drawn])
     svg = draw_plane(name, title, x, y, drawn)

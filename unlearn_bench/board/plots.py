@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 INCH = 72.0  # points: one of them is one unit of the drawing, and one pixel of the page
 FONT = 12.0
+FAR = 50.0  # times the usual difference: one that would press all others onto the zero line
 WIDE, NARROW = (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)  # ticks in a power of ten
 MARKS: dict[Role, tuple[str, str, float]] = {  # shape, colour, size
     "target": ("D", "target", 8.0),
@@ -238,8 +239,7 @@ def draw_differences(
 def _panel(
     axes: Axes, column: Column, rows: Sequence[str], bars: Sequence[Bar | None], *, named: bool
 ) -> None:
-    metric = column.metric.replace("_", " ")
-    axes.set_title(f"{metric} {ARROWS[column.direction]}".strip(), fontsize=FONT - 1, loc="left")
+    title = f"{column.metric.replace('_', ' ')} {ARROWS[column.direction]}".strip()
     axes.axvline(0, color=COLOURS["muted"], linewidth=1, zorder=1)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_yticks(range(len(rows)), [one_line(row) for row in rows] if named else [])
@@ -247,7 +247,12 @@ def _panel(
     axes.grid(visible=True, axis="x")
     axes.set_axisbelow(True)
     axes.spines["left"].set_visible(False)
-    axes.locator_params(axis="x", nbins=4)
+    if usual := _usual(bars):
+        title += f", logarithmic beyond {usual:g}"
+        _bend(axes, usual, [bar.value for bar in bars if bar and math.isfinite(bar.value)])
+    else:
+        axes.locator_params(axis="x", nbins=4)
+    axes.set_title(title, fontsize=FONT - 1, loc="left")
     for place, bar in enumerate(bars):
         if bar is None or not math.isfinite(bar.value):
             style: dict[str, Any] = {
@@ -264,6 +269,26 @@ def _panel(
         face = code if bar.sure else COLOURS["paper"]
         axes.plot([bar.value], [place], marker="o", markersize=5, color=code, zorder=3,
                   markerfacecolor=face, markeredgecolor=code)  # fmt: skip
+
+
+def _usual(bars: Sequence[Bar | None]) -> float:
+    """The power of ten above most differences where one is far beyond it; 0 where none is."""
+    sizes = sorted(abs(bar.value) for bar in bars if bar and math.isfinite(bar.value) and bar.value)
+    if not sizes or sizes[-1] < FAR * sizes[len(sizes) // 2]:
+        return 0.0
+    return float(10.0 ** math.ceil(math.log10(sizes[len(sizes) // 2])))
+
+
+def _bend(axes: Axes, usual: float, values: Sequence[float]) -> None:
+    """An x axis that is straight up to `usual` on both sides, and logarithmic from there on."""
+    ticks = {0.0}
+    for sign in (-1, 1):
+        if (far := max(sign * value for value in values)) > usual:
+            ticks |= {sign * usual, sign * 10.0 ** math.floor(math.log10(far))}
+    axes.set_xscale("symlog", linthresh=usual)
+    axes.set_xticks(sorted(ticks))
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}".replace("-", "−"))
+    axes.minorticks_off()
 
 
 def _drawing(

@@ -54,6 +54,7 @@ def report_content(
     columns = all_of.board.shown_columns()
     anchors = {one.name: f"m{number}" for number, one in enumerate(all_of.entrants)}
     rows = all_of.board.shown_rows()
+    planes, undrawn = draw_planes(all_of)
     commands = {
         one.name: {str(cell.seed): way.command(cell) for cell in one.cells}
         for one in all_of.entrants
@@ -76,7 +77,8 @@ def report_content(
         "incomplete": [_named(row) for row in rows if row.scores and row.reason],
         "names": [row.method for row in rows if row.scores],
         "full": _every_metric(all_of, standing),
-        "planes": [_figure(one) for one in draw_planes(all_of)],
+        "planes": [_figure(one) for one in planes],
+        "undrawn": undrawn,
         "bars": [_figure(one) for one in draw_bars(all_of, standing)],
         "rule": RULE,
         "methods": _methods(all_of, anchors),
