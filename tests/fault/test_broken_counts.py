@@ -47,10 +47,12 @@ def whole(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         }
         if name in PUBLIC_SETS:
             known = PUBLIC_SETS[name]
-            other = replace(known, dataset=replace(known.dataset, counts=each))
+            other = replace(known, dataset=replace(known.dataset, counts=each, released={}))
             monkeypatch.setitem(sources.PUBLIC_SETS, name, other)
         else:
-            monkeypatch.setitem(sources.DATASETS, name, replace(DATASETS[name], counts=each))
+            monkeypatch.setitem(
+                sources.DATASETS, name, replace(DATASETS[name], counts=each, released={})
+            )
 
     return set_counts
 

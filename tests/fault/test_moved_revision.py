@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.unit.data_files import snapshot_folder, write_jsonl
+from tests.unit.data_files import REAL_DATA, needs_real_data, snapshot_folder, write_jsonl
 from tests.unit.test_cli import invoke
 from unlearn_bench.data import realtoxicityprompts
 from unlearn_bench.data.options import SourceOptions
-from unlearn_bench.data.sources import DATASETS, load_documents
-from unlearn_bench.errors import MissingDataError
+from unlearn_bench.data.sources import DATASETS, load_documents, load_edit_set
+from unlearn_bench.errors import CorruptDataError, MissingDataError
 
 NAME, NEW = "realtoxicityprompts", "f" * 40
 
@@ -30,7 +31,7 @@ def rows(word: str) -> list[dict[str, Any]]:
 @pytest.fixture(autouse=True)
 def any_count(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let files be shorter than the real ones."""
-    monkeypatch.setitem(DATASETS, NAME, replace(DATASETS[NAME], counts={}))
+    monkeypatch.setitem(DATASETS, NAME, replace(DATASETS[NAME], counts={}, released={}))
 
 
 @pytest.fixture
@@ -44,6 +45,34 @@ def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     refs.mkdir()
     (refs / "main").write_text(NEW)
     return cache
+
+
+@needs_real_data
+@pytest.mark.parametrize(
+    ("dataset", "name", "old", "new"),
+    [
+        ("truthfulqa", "truthfulqa/TruthfulQA.csv", "Nothing", "Something"),
+        ("gsm8k", "gsm8k/test.jsonl", "Janet", "Karen"),
+        ("xstest", "xstest/xstest_prompts.csv", "Python", "Perl"),
+        ("tofu_forget01", "tofu/world_facts_perturbed.json", "Sputnik 1", "Sputnik 3"),
+    ],
+)
+def test_a_changed_file_with_as_many_rows_is_refused(
+    dataset: str, name: str, old: str, new: str, tmp_path: Path
+) -> None:
+    """The released ones pass; of one word another, nothing is asked."""
+    data = tmp_path / "data"
+    load: Any = load_edit_set if dataset.startswith("tofu") else load_documents
+    shutil.copytree(REAL_DATA / name.split("/")[0], data / name.split("/")[0])
+    options = SourceOptions(data, True, tmp_path / "cache")
+    load(dataset, options)
+    content = (data / name).read_bytes()
+    assert old.encode() in content
+    (data / name).write_bytes(content.replace(old.encode(), new.encode(), 1))
+    with pytest.raises(CorruptDataError, match="is not the released file") as caught:
+        load(dataset, options)
+    assert caught.value.where == str(data / name)
+    assert "--tasks FILE.yaml" in caught.value.next_step
 
 
 def test_a_later_commit_of_the_repository_is_not_the_data_set(

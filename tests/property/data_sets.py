@@ -409,4 +409,4 @@ def any_count(patch: Any) -> None:
 
     public_files.any_count(patch)
     for name, known in sources.DATASETS.items():
-        patch.setitem(sources.DATASETS, name, replace(known, counts={}))
+        patch.setitem(sources.DATASETS, name, replace(known, counts={}, released={}))

@@ -20,7 +20,7 @@ def any_count(monkeypatch: pytest.MonkeyPatch) -> None:
     from dataclasses import replace
 
     for name, source in sources.PUBLIC_SETS.items():
-        small = replace(source, dataset=replace(source.dataset, counts={}))
+        small = replace(source, dataset=replace(source.dataset, counts={}, released={}))
         monkeypatch.setitem(sources.PUBLIC_SETS, name, small)
 
 

@@ -72,7 +72,9 @@ def _any_count(monkeypatch: pytest.MonkeyPatch) -> None:
     from dataclasses import replace
 
     known = sources.DATASETS["realtoxicityprompts"]
-    monkeypatch.setitem(sources.DATASETS, "realtoxicityprompts", replace(known, counts={}))
+    monkeypatch.setitem(
+        sources.DATASETS, "realtoxicityprompts", replace(known, counts={}, released={})
+    )
 
 
 def test_the_shipped_suite_asks_facts_of_every_part_verbatim_and_reworded() -> None:

@@ -81,7 +81,7 @@ def carried(
 @pytest.fixture
 def rtp_from_carrier(monkeypatch: pytest.MonkeyPatch) -> None:
     """RealToxicityPrompts' package source, pointed at the carrier's one prompt."""
-    dataset = replace(DATASETS["realtoxicityprompts"], package=carried(), counts={})
+    dataset = replace(DATASETS["realtoxicityprompts"], package=carried(), counts={}, released={})
     monkeypatch.setitem(DATASETS, "realtoxicityprompts", dataset)
 
 

@@ -76,4 +76,5 @@ DATASET = Dataset(
     counts={source: {"test": (520,)} for source in ("folder", "hub")},
     mini_file="jailbreak/mini/requests.jsonl",
     read_mini=read_mini,
+    released={FOLDER_FILE: "5c9d87515c4d431c3614f25a0af7a462eabdfa6035aa35d746e64159823836e3"},
 )

@@ -131,6 +131,7 @@ def _source(size: int) -> PublicSource:
             hub=None,
             read_hub=read_folder,
             counts={"folder": {"records": (RECORDS,)}},
+            released={FILE: "bfe31a7081932739406e282bb625d74222549c3386c15b1df3dfbc3978c69eec"},
         ),
         build=functools.partial(build, size=size),
     )

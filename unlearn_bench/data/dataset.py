@@ -37,10 +37,11 @@ class Dataset:
     read_hub get the root that those paths and patterns are relative to; read_package and read_mini
     get the one file. counts: per source and split, the numbers of rows that a whole copy can have.
     split_files: per source and split, the file (or the folder of files) that holds it, where that
-    is not the source's first. validation: set some rows of every split aside, see `set_aside`;
-    whole: per source, the splits that are asked to the last row all the same. held_out: where the
-    rows on which options are chosen lie in files of their own; its readers give one split,
-    "validation".
+    is not the source's first. released: by folder file the sha256 of what was released, gunzipped,
+    where that is one file for ever. validation: set some rows of every split aside, see
+    `set_aside`; whole: per source, the splits that are asked to the last row all the same.
+    held_out: where the rows on which options are chosen lie in files of their own; its readers give
+    one split, "validation".
     """
 
     name: str
@@ -57,6 +58,7 @@ class Dataset:
     whole: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     held_out: Dataset | None = None
     split_files: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    released: Mapping[str, str] = field(default_factory=dict)
 
 
 def with_ids(dataset: str, rows: Iterable[Row], content: tuple[str, ...]) -> list[Row]:

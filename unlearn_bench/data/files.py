@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import hashlib
 import io
 import itertools
 import json
@@ -51,6 +52,22 @@ def read_text(path: Path) -> str:
         raise MissingDataError(f"{path.name} is missing", where=str(path)) from error
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise corrupt(path, 0, f"{path.name} cannot be read: {error}") from error
+
+
+def require_released(path: Path, sha256: str) -> None:
+    """Raises CorruptDataError unless the file, gunzipped, is the released one to the byte.
+
+    A file that was changed or filtered, or that is of another revision, can have as many rows.
+    """
+    found = hashlib.sha256(read_text(path).encode()).hexdigest()
+    if found != sha256:
+        raise CorruptDataError(
+            f"{path.name} is not the released file: its sha256 is {found[:16]}…, "
+            f"the released one's {sha256[:16]}…",
+            where=str(path),
+            next_step="fetch the released file again; rows of your own can be asked by a task file "
+            "of lm-eval's (--tasks FILE.yaml)",
+        )
 
 
 def find_file(root: Path, name: str) -> Path:

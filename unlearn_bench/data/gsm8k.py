@@ -71,4 +71,8 @@ DATASET = Dataset(
     mini_file="gsm8k/mini/problems.jsonl",
     read_mini=read_mini,
     split_files={"folder": FOLDER_FILES, "hub": HUB_FILES},
+    released={
+        FOLDER_FILES["train"]: "17f347dc51477c50d4efb83959dbb7c56297aba886e5544ee2aaed3024813465",
+        FOLDER_FILES["test"]: "3730d312f6e3440559ace48831e51066acaca737f6eabec99bccb9e4b3c39d14",
+    },
 )

@@ -103,4 +103,8 @@ DATASET = Dataset(
     validation=True,
     whole={"folder": ("challenging",), "hub": ("challenging",)},
     split_files={"folder": {"train": FOLDER_POOL, "challenging": FOLDER_CHALLENGING}},
+    released={
+        FOLDER_POOL: "e04b11a04505777e3fdf6e31c74edec623033d8808290745ce0f211ddaf380a7",
+        FOLDER_CHALLENGING: "a51d4650b14af9c0e795a9cfca2949916855662cee7c8db3dd551d38735d80cb",
+    },
 )

@@ -31,7 +31,7 @@ from unlearn_bench.data import (
     zsre,
 )
 from unlearn_bench.data.dataset import Dataset, Splits, last_place, set_aside
-from unlearn_bench.data.files import Row, corrupt, find_file, tasks_folder
+from unlearn_bench.data.files import Row, corrupt, find_file, require_released, tasks_folder
 from unlearn_bench.data.fur import ROLES, load_fur
 from unlearn_bench.data.hub import (
     fetch_dataset,
@@ -267,6 +267,8 @@ def _read(dataset: Dataset, source: SourceName, root: Path) -> Documents:
         split: find_file(root, held_in[split]) if split in held_in else files[0] for split in splits
     }
     _check(splits, dataset.counts.get(source, {}), places)
+    for name, sha256 in dataset.released.items() if source == "folder" else ():
+        require_released(find_file(root, name), sha256)
     if dataset.validation:
         splits = set_aside(splits, dataset.whole.get(source, ()))
     return Documents(splits, Origin(dataset.name, source, location, revision, _hash_files(files)))

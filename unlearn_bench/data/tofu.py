@@ -31,6 +31,16 @@ PERTURBED = {"retain_perturbed": 400, "real_authors_perturbed": 100, "world_fact
 UNTRAINED = {"real_authors_perturbed": "real_authors", "world_facts_perturbed": "world_facts"}
 QUESTIONS_PER_AUTHOR = 20
 CONTENT = ("question", "answer")
+RELEASED = {  # sha256, unpacked; forget05's files could not be read where this was written
+    "full": "667baef2f26f781f1328701d8ea54bf25123ff22fb2d98574c96cd991cb54086",
+    "forget01": "d0047332bd27a489c552659831f4ffff080e2b9b6e063c7c951ac4de9d494a63",
+    "forget01_perturbed": "d8d8a80bd25e853b52fad0e3301d86fa4db6bc2b665cd79ea937346186a0944a",
+    "forget10": "0044c8c2e70a38be93f62ec6cb1c1cc2a1f55a8df2fb549a4da2da8dde9d92f6",
+    "forget10_perturbed": "6fbcb946c57ea1d7b2124cea0e61bf3b5409d1bc10d02368f090109450ed73c7",
+    "retain_perturbed": "fc69f33bad70d3dca65920bdb54380039e3e8872dd16bbae20c1a839b99533fb",
+    "real_authors_perturbed": "a23255383ac75a5fbe5acd57622a03fb9c368954fd7b2428afa152b784d9533a",
+    "world_facts_perturbed": "0e171838040d0ec94b1ce248d891508e85e3b77344370077caa27b61898eb3e1",
+}
 REWORDED = ("paraphrased_question", "paraphrased_answer")  # of those that are trained on
 
 
@@ -134,6 +144,9 @@ def _source(name: str) -> PublicSource:
             ),
             read_hub=functools.partial(read_split, name=name),
             counts={"folder": counts, "hub": counts},
+            released={
+                f"tofu/{split}.json": RELEASED[split] for split in _names(name) if split in RELEASED
+            },
             split_files={
                 "folder": {split: f"tofu/{split}.json" for split in _names(name)},
                 "hub": {split: f"{split}.json" for split in _names(name)},

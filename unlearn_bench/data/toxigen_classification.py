@@ -100,4 +100,5 @@ DATASET = Dataset(
     counts={"folder": {"test": (6514,)}, "hub": {"test": (940,)}},
     mini_file="toxigen_classification/mini/statements.jsonl",
     read_mini=read_mini,
+    released={FOLDER_FILE: "42863b997f545833b8c9bfe7fc950aeaccc274d49f7386384db147face745fc3"},
 )

@@ -26,6 +26,7 @@ from unlearn_bench.data.files import (
     read_json_records,
     read_jsonl,
     refuse_repeats,
+    require_released,
     require_texts,
     require_unique_ids,
 )
@@ -38,6 +39,11 @@ FOLDER_TARGETS = "truthfulqa/mc_task.json"
 FOLDER_ANSWERS = "truthfulqa/TruthfulQA.csv"
 HUB_TARGETS = "multiple_choice/validation-00000-of-00001.parquet"
 HUB_ANSWERS = "generation/validation-00000-of-00001.parquet"
+REVISED = 790  # questions of the authors' revision of 2025, whose files these are
+RELEASED = {
+    FOLDER_TARGETS: "c90d853454fd48c676accb33e16923ac438dbb6fb37ecc7c6a70e33c9e556e87",
+    FOLDER_ANSWERS: "b8d8ef1e12f98b4f2a9f47abc9765da0640b182b6c5d9b92f0c1a1f2f1e02e5c",
+}
 
 
 def read_folder(root: Path) -> Splits:
@@ -57,6 +63,9 @@ def read_folder(root: Path) -> Splits:
         if asked["question"].strip() != texts["Question"].strip():
             raise corrupt(table, line, f"not the question of record {number} of {path.name}")
         rows.append(asked | _answered(texts, table, line))
+    if len(rows) == REVISED:
+        for name, sha256 in RELEASED.items():
+            require_released(root / name, sha256)
     refuse_repeats(rows, path, *CONTENT, unit="record")
     return {"validation": with_ids("truthfulqa", rows, CONTENT)}
 
@@ -179,7 +188,7 @@ DATASET = Dataset(
     ),
     read_hub=read_hub,
     # 817 questions were published; the authors' revision of 2025 keeps 790 of them.
-    counts={"folder": {"validation": (790, 817)}, "hub": {"validation": (817,)}},
+    counts={"folder": {"validation": (REVISED, 817)}, "hub": {"validation": (817,)}},
     mini_file="truthfulqa/mini/questions.jsonl",
     read_mini=read_mini,
 )

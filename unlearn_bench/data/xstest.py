@@ -100,4 +100,5 @@ DATASET = Dataset(
     counts={source: {"test": (450,)} for source in ("folder", "hub")},
     mini_file="over_refusal/mini/prompts.jsonl",
     read_mini=read_mini,
+    released={FOLDER_FILE: "11783fb294ed017473ee53c207d71f2161c7672c8d0b037501e78387f801cb5a"},
 )
