@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from unlearn_bench.compare.measures import Measure
     from unlearn_bench.compare.rules import Chosen, Rules
     from unlearn_bench.runs.baseline import Baseline
+    from unlearn_bench.runs.plan import Plan
     from unlearn_bench.runs.sides import MeasuredCell, Side
     from unlearn_bench.runs.tree import Tree
 
@@ -45,35 +46,107 @@ class GateRequest:
     time_limit: float | None = None
 
 
-def run_compare(
-    first: str, second: str, *, patterns: Sequence[str], as_json: bool, markdown: bool
-) -> int:
-    """Compare two stored models, or two runs method by method; return the exit code.
+@dataclass(frozen=True)
+class CompareRequest:
+    """What `compare` was asked: both models as named, and how to show what differs. patterns: of
+    metrics; output: where a model's records go that is not a run's yet.
+    """
 
-    3 when nothing of a pair could be compared. Raises UnlearnBenchError for what is refused.
+    first: str
+    second: str
+    output: Path
+    patterns: Sequence[str] = ()
+    as_json: bool = False
+    markdown: bool = False
+    time_limit: float | None = None
+
+
+def run_compare(
+    request: CompareRequest,
+    given: Mapping[str, Any],
+    *,
+    verbose: bool,
+    again: Sequence[str] = (),
+) -> int:
+    """Compare two models, or two runs method by method; return the exit code.
+
+    given: where data and the scorer lie, and the suite, for models that have to be evaluated.
+    again: as in `run_gate`. 3 when nothing of a pair could be compared. Raises UnlearnBenchError
+    for what is refused.
     """
     from unlearn_bench.board.differences import (
         render_differences,
         render_differences_json,
         render_differences_markdown,
     )
-    from unlearn_bench.runs.pairs import compare_pairs, pair_up
-    from unlearn_bench.runs.sides import read_sides
+    from unlearn_bench.runs.pairs import compare_pairs
+    from unlearn_bench.runs.sides import is_stored
 
-    if as_json and markdown:
+    if request.as_json and request.markdown:
         raise UsageError("--json and --markdown are two forms of one answer", next_step="give one")
+    silence_libraries(verbose=verbose)
+    reporter, stored = Reporter(), is_stored(request.first) and is_stored(request.second)
     try:
-        pairs = compare_pairs(pair_up(read_sides(first), read_sides(second)), patterns)
+        if again and can_supervise() and not stored:
+            return supervise(again, request.output, request.time_limit, reporter.say)
+        require_supervised(request.time_limit)
+        pairs = compare_pairs(_sides(request, given, reporter), request.patterns)
     except UnlearnBenchError as error:
-        if as_json:
+        if request.as_json:
             _print_plain(render_differences_json((), error.what), _screen())
         raise
-    if as_json or markdown:
-        render = render_differences_json if as_json else render_differences_markdown
+    if request.as_json or request.markdown:
+        render = render_differences_json if request.as_json else render_differences_markdown
         _print_plain(render(pairs), _screen())
     else:
         _screen().print(render_differences(pairs))
     return 0 if all(pair.differences for pair in pairs) else EXIT_INCOMPLETE
+
+
+def _sides(
+    request: CompareRequest, given: Mapping[str, Any], reporter: Reporter
+) -> list[tuple[Side, Side]]:
+    """The stored models paired; what is no run or cell is a model, asked what the other one was."""
+    from unlearn_bench.runs.pairs import pair_up
+    from unlearn_bench.runs.sides import is_stored, read_side, read_sides
+
+    named = (request.first, request.second)
+    stored = [text for text in named if is_stored(text)]
+    if len(stored) == len(named):
+        return [*pair_up(read_sides(request.first), read_sides(request.second))]
+    if stored and given.get("suite"):
+        raise UsageError(
+            f"--suite is for two models: here {stored[0]} says what is asked",
+            next_step="leave out --suite",
+        )
+    from unlearn_bench.runs.candidate import evaluate_candidate
+    from unlearn_bench.runs.launched import require_alone
+
+    require_alone("compare")
+    sides = {text: read_side(text) for text in stored}
+    for text in named:
+        if text not in sides:
+            reporter.say(f"{text} is no run or cell: it is evaluated as a model")
+            known = next(iter(sides.values()), None)
+            plan = _plan_model(text, known, given, request.output, reporter)
+            sides[text] = evaluate_candidate(plan, text, reporter)
+    return [(sides[request.first], sides[request.second])]
+
+
+def _plan_model(
+    model: str, known: Side | None, given: Mapping[str, Any], output: Path, reporter: Reporter
+) -> Plan:
+    """known: what the model is compared with, if that was asked already."""
+    from unlearn_bench.runs.candidate import plan_candidate, plan_first
+
+    if known is None:
+        return plan_first(model, given, output, reporter)
+    if known.unscored:
+        raise UnlearnBenchError(
+            f"{known.label} has no scores to compare with: {known.unscored}",
+            next_step="evaluate it again",
+        )
+    return plan_candidate(known, model, given, output, reporter, known.label)
 
 
 def run_gate(

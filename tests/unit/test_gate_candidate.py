@@ -1,4 +1,6 @@
-"""A gate that is given weights: evaluated exactly as the baseline was, through the main command."""
+"""A gate and a comparison that are given weights: asked exactly as the other side was, through the
+main command.
+"""
 
 from __future__ import annotations
 
@@ -118,6 +120,10 @@ def edited(
     return copied
 
 
+def compare(first: Path | str, second: Path | str, *more: str) -> Any:
+    return invoke("compare", str(first), str(second), "--offline", "--json", *more)
+
+
 def judged(result: Any) -> dict[str, Any]:
     return {one["metric"]: one for one in json.loads(result.stdout)["metrics"]}
 
@@ -150,6 +156,51 @@ def test_an_edit_that_ruins_the_model_is_a_regression(
     perplexity = judged(result)["wikitext_mini.word_perplexity"]
     assert perplexity["outcome"] == "regression"
     assert perplexity["loss"] > perplexity["baseline"]
+    chosen = ("--metrics", "wikitext_mini.word_perplexity")  # six pages are too few beside others
+    told = compare(reading / "run", model, "--output", str(tmp_path / "out"), *chosen)
+    assert "already done" in told.stderr  # asked the very same
+    (pair,) = json.loads(told.stdout)["pairs"]
+    assert [one["verdict"] for one in pair["metrics"]] == ["worse"]
+
+
+def test_two_models_are_asked_one_suite_and_compared(
+    make_tiny_model: Callable[..., Any],
+    long_tiny_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def other(model: Any) -> None:
+        model.model.norm.weight.mul_(-1)
+
+    monkeypatch.setenv("UNLEARN_BENCH_ENGINE", "transformers")
+    suite = {"name": "two", "tasks": ["truthfulqa"], "limits": {"truthfulqa": 6}}
+    (tmp_path / "suite.yaml").write_text(json.dumps(suite))
+    model = edited(make_tiny_model, long_tiny_folder, tmp_path / "edited", other)
+    more = ("--suite", str(tmp_path / "suite.yaml"), "--output", str(tmp_path / "out"))
+    result = compare(long_tiny_folder, model, *more)
+    assert result.exit_code == 0, result.output
+    (pair,) = json.loads(result.stdout)["pairs"]
+    found = {one["metric"]: one for one in pair["metrics"]}
+    assert found.keys() == {"truthfulqa_mini.mc1", "truthfulqa_mini.mc2"}
+    assert found["truthfulqa_mini.mc2"]["n"] == 6
+    assert found["truthfulqa_mini.mc2"]["difference"] != 0
+    assert len(list((tmp_path / "out" / "cells").iterdir())) == 2
+
+
+def test_what_a_model_cannot_be_compared_with_is_said_before_it_is_asked(
+    reading: Path, long_tiny_folder: Path, tmp_path: Path
+) -> None:
+    refused = compare(reading / "run", long_tiny_folder, "--suite", "smoke")
+    assert refused.exit_code == 2
+    assert "--suite is for two models" in refused.stderr
+    write_cell(tmp_path / "failed", "noop", [], status="failed", reason="boom")
+    refused = compare(tmp_path / "failed", long_tiny_folder)
+    assert refused.exit_code == 3
+    assert "has no scores to compare with: seed 0 failed: boom" in refused.stderr
+    absent = compare(reading / "run", "nothing", "--output", str(tmp_path / "out"))
+    assert absent.exit_code == 2
+    assert "nothing is no run or cell: it is evaluated as a model" in absent.stderr
+    assert "unknown model 'nothing'" in json.loads(absent.stdout)["error"]
 
 
 def test_a_scorer_that_dies_at_the_candidate_is_never_a_pass(
@@ -192,6 +243,7 @@ def test_an_artefact_that_would_run_code_is_4(
     result = gate(baseline, unsafe, tmp_path / "out", "--junit", str(tmp_path / "junit.xml"))
     assert result.exit_code == 4, result.output
     assert 'errors="1"' in (tmp_path / "junit.xml").read_text()
+    assert compare(baseline / "run", unsafe, "--output", str(tmp_path / "out")).exit_code == 4
 
 
 def test_an_installation_that_would_ask_otherwise_is_refused_before_it_asks(

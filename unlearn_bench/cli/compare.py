@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,15 +13,19 @@ from unlearn_bench.cli.root import app, ends_cleanly, examples
 
 @app.command(
     epilog=examples(
-        "compare runs:noop runs:npo", "compare runs:noop runs:npo --metrics 'fur.retain_*' --json"
+        "compare runs:noop runs:npo",
+        "compare runs:noop runs:npo --metrics 'fur.retain_*' --json",
+        "compare runs:noop edited-model/",
     )
 )
 @ends_cleanly
 def compare(
+    context: typer.Context,
     first: Annotated[
         str,
         typer.Argument(
-            help="A run's folder, RUN:METHOD, RUN:METHOD@SEED, or the folder of a cell.",
+            help="A run's folder, RUN:METHOD, RUN:METHOD@SEED, the folder of a cell, or a model "
+            "(folder or hub id).",
             metavar="A",
         ),
     ],
@@ -34,13 +39,39 @@ def compare(
     ] = "",
     as_json: options.AsJson = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
+    suite: options.Suite = None,
+    output: Annotated[
+        Path, typer.Option(help="Folder of the records of models that are evaluated.")
+    ] = Path("runs/compare"),
+    data: options.Data = None,
+    scorer_checkpoint: options.ScorerCheckpoint = None,
+    guard: options.Guard = None,
+    offline: options.Offline = None,
+    time_limit: options.TimeLimit = None,
+    verbose: options.Verbose = False,
 ) -> None:
     """Compare two models on the items that both were asked: differences, intervals, verdicts.
 
-    All seeds of a method count together. Two whole runs are compared method by method.
+    All seeds of a method count together. Two whole runs are compared method by method. A model that
+    is no run's is evaluated first, exactly as the other one was, or both on --suite.
     """
-    from unlearn_bench.gate_commands import run_compare
+    from unlearn_bench.gate_commands import CompareRequest, run_compare
 
-    patterns = tuple(filter(None, metrics.split(",")))
-    code = run_compare(first, second, patterns=patterns, as_json=as_json, markdown=markdown)
-    raise typer.Exit(code)
+    request = CompareRequest(
+        first=first,
+        second=second,
+        output=output,
+        patterns=tuple(filter(None, metrics.split(","))),
+        as_json=as_json,
+        markdown=markdown,
+        time_limit=time_limit,
+    )
+    given = {
+        "suite": suite,
+        "data": data,
+        "scorer_checkpoint": scorer_checkpoint,
+        "guard": guard,
+        "offline": offline,
+    }
+    again = context.obj or ()
+    raise typer.Exit(run_compare(request, given, verbose=verbose, again=again))

@@ -1,4 +1,4 @@
-"""Ask an edited model exactly what its baseline was asked, for a gate that is given weights."""
+"""Ask a model exactly what another was asked, for a gate or a comparison that is given weights."""
 
 from __future__ import annotations
 
@@ -24,12 +24,29 @@ SUITE = "suite.yaml"
 FOLDERS = ("data", "scorer_checkpoint", "guard")
 
 
+def plan_first(model: str, given: Mapping[str, Any], output: Path, reporter: Reporter) -> Plan:
+    """The plan that asks `model` a suite, where there is nothing yet to compare it with."""
+    from unlearn_bench.runs.resolve import resolve_plan
+
+    told = {name: value for name, value in given.items() if value is not None}
+    config = load_config({**told, "target": model, "methods": TARGET, "output": str(output)})
+    plan = resolve_plan(config, reporter)
+    write_settings(plan.output, config.model_dump(mode="json", exclude_none=True))
+    return plan
+
+
 def plan_candidate(
-    baseline: Side, model: str, given: Mapping[str, Any], output: Path, reporter: Reporter
+    baseline: Side,
+    model: str,
+    given: Mapping[str, Any],
+    output: Path,
+    reporter: Reporter,
+    called: str = "the baseline",
 ) -> Plan:
     """The plan that asks `model` what the baseline was asked, with the same seeds.
 
-    given: where data and the scorer's checkpoint lie, and whether to stay offline. Raises
+    given: where data and the scorer's checkpoint lie, and whether to stay offline. called: what
+    people call the baseline. Raises
     IncomparableError, before anything is computed, where this installation would ask or score
     otherwise; UnsafeArtefactError for a model that would run code.
     """
@@ -45,7 +62,7 @@ def plan_candidate(
     config = load_config(settings)
     plan = resolve_plan(config, reporter, part=first.facts["suite"].get("part", "test"))
     known = {**plan.cells[0].determinants, "decoding": {}}  # known once something was generated
-    require_same_protocol(first.facts, known, ("the baseline", "this installation"))
+    require_same_protocol(first.facts, known, (called, "this installation"))
     write_settings(plan.output, config.model_dump(mode="json", exclude_none=True))
     return plan
 
