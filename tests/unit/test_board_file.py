@@ -20,8 +20,10 @@ from unlearn_bench.board.board_file import (
     read_board,
     read_board_file,
 )
-from unlearn_bench.board.files import PROVENANCE, ProvenanceName, render_json
+from unlearn_bench.board.files import PROVENANCE, ProvenanceName, render_csv, render_json
+from unlearn_bench.board.markdown import render_markdown
 from unlearn_bench.board.table import COSTS, TUNING
+from unlearn_bench.board.validate import render_verdicts, validate
 from unlearn_bench.errors import CorruptDataError
 
 ROOT = Path(__file__).parents[2]
@@ -54,9 +56,21 @@ def test_what_evaluate_writes_is_read_and_written_again_byte_by_byte(board: Path
     assert render_json(read_board(board)).encode() == board.read_bytes()
 
 
-def test_every_committed_board_is_read() -> None:
-    for path in (ROOT / "leaderboards").glob("*/quick.json"):
-        assert read_board_file(path).rows
+COMMITTED = [path for path in (ROOT / "leaderboards").glob("**/*.json") if path.stem != "tuning"]
+
+
+def test_there_are_committed_boards() -> None:
+    assert {"smollm2-135m", "claims"} <= {path.parent.name for path in COMMITTED}
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.parent.name)
+def test_every_committed_board_is_valid_and_its_files_say_the_same(path: Path) -> None:
+    verdicts = validate([path])
+    assert not any(one.faults for one in verdicts), render_verdicts(verdicts)
+    board = read_board(path)
+    for suffix, render in {"json": render_json, "csv": render_csv, "md": render_markdown}.items():
+        written = path.with_suffix(f".{suffix}").read_text(encoding="utf-8")
+        assert render(board) == written, f"{suffix}: render it again from the JSON"
 
 
 def _set(*steps: Any) -> Callable[[Any], None]:
