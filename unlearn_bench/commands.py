@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from unlearn_bench.config import OWN_SET, RunConfig, load_config
-from unlearn_bench.errors import CorruptDataError, UnlearnBenchError, UsageError
+from unlearn_bench.errors import UnlearnBenchError, UsageError
 from unlearn_bench.runs.launched import is_helper, is_launched
 from unlearn_bench.runs.progress import Reporter, silence_libraries
 from unlearn_bench.runs.supervise import can_supervise, require_supervised, supervise
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from unlearn_bench.runs.contract import CellResult, Keep, Steps
     from unlearn_bench.runs.detectable import Detectable
     from unlearn_bench.runs.estimate import Estimate
-    from unlearn_bench.runs.plan import Cell, Plan
+    from unlearn_bench.runs.plan import Plan
     from unlearn_bench.runs.tune import Tuning
     from unlearn_bench.runs.verify import Finding
 
@@ -36,6 +36,7 @@ def run_evaluate(
     *,
     file: Path | None,
     dry_run: bool,
+    as_json: bool = False,
     verbose: bool,
     again: Sequence[str] = (),
 ) -> int:
@@ -44,6 +45,7 @@ def run_evaluate(
     again: a command that does the same in a child process, where there is one. Raises
     UnlearnBenchError before any expensive work for everything that cannot be done.
     """
+    _require_dry_run(dry_run=dry_run, as_json=as_json)
     config = load_config(given, file=file)
     if config.executor == "local" and not dry_run:
         if again and can_supervise():
@@ -61,7 +63,7 @@ def run_evaluate(
         return _evaluate(shared.plan, lambda: shared, settings, reporter) if shared else 0
     plan = resolve_plan(config, reporter)
     if dry_run:
-        print_plan(plan, Console(quiet=is_helper(), emoji=False))
+        print_plan(plan, Console(quiet=is_helper(), emoji=False), as_json=as_json)
         return 0
     return _evaluate(plan, lambda: ModelSteps(plan, reporter.say), settings, reporter)
 
@@ -122,7 +124,13 @@ def _on_ray(
 
 
 def run_tune(
-    given: Mapping[str, Any], *, trials: int, seconds: float, dry_run: bool, verbose: bool
+    given: Mapping[str, Any],
+    *,
+    trials: int,
+    seconds: float,
+    dry_run: bool,
+    as_json: bool = False,
+    verbose: bool,
 ) -> int:
     """Choose options for every method with the same budget; return the exit code.
 
@@ -131,6 +139,7 @@ def run_tune(
     """
     from unlearn_bench.runs.plan import EXACT, TARGET
 
+    _require_dry_run(dry_run=dry_run, as_json=as_json)
     if not math.isfinite(seconds):
         raise UsageError("the budget must be a finite number of seconds")
     config = load_config(given)
@@ -154,7 +163,7 @@ def run_tune(
     plan = resolve_plan(config, reporter, part="validation")
     tuning = plan_tuning(plan, Budget(trials=trials, seconds=seconds), config.set)
     if dry_run:
-        print_tuning_plan(tuning, screen)
+        print_tuning_plan(tuning, screen, as_json=as_json)
         return 0
     from unlearn_bench.board.tuning import print_tuning, publish_tuning, read_recorded
     from unlearn_bench.runs.steps import ModelSteps
@@ -247,12 +256,18 @@ def _rerun(
 
 
 def run_sequence(
-    given: Mapping[str, Any], *, file: Path | None, dry_run: bool, verbose: bool
+    given: Mapping[str, Any],
+    *,
+    file: Path | None,
+    dry_run: bool,
+    as_json: bool = False,
+    verbose: bool,
 ) -> int:
     """Serve requests one after another with every method; return the exit code.
 
     Raises UnlearnBenchError before any expensive work for everything that cannot be done.
     """
+    _require_dry_run(dry_run=dry_run, as_json=as_json)
     config = load_config(given, file=file, defaults=SEQUENCE_DEFAULTS)
     silence_libraries(verbose=verbose)
     reporter, screen = Reporter(), Console(emoji=False)
@@ -269,7 +284,7 @@ def run_sequence(
     plan = resolve_plan(config, reporter)
     sequence = plan_sequence(plan, requests, lenient="all" in config.methods)
     if dry_run:
-        print_plan(sequence.plan, screen)
+        print_plan(sequence.plan, screen, as_json=as_json)
         return 0
     from unlearn_bench.board.sequence import print_sequence_board, publish_sequence
     from unlearn_bench.runs.stage_steps import StageSteps
@@ -282,6 +297,14 @@ def run_sequence(
     for path in paths:
         screen.print(f"wrote {path}", markup=False, highlight=False, soft_wrap=True)
     return exit_code(result.computed)
+
+
+def _require_dry_run(*, dry_run: bool, as_json: bool) -> None:
+    if as_json and not dry_run:
+        raise UsageError(
+            "--json prints the plan, and nothing is only planned here",
+            next_step="add --dry-run; what a run came to is in its boards' JSON",
+        )
 
 
 def _require_own_set(config: RunConfig, why: str) -> None:
@@ -310,17 +333,21 @@ def exit_code(results: Sequence[CellResult]) -> int:
     return 0 if statuses <= {"success"} else EXIT_INCOMPLETE
 
 
-def print_tuning_plan(tuning: Tuning, console: Console) -> None:
+def print_tuning_plan(tuning: Tuning, console: Console, *, as_json: bool = False) -> None:
     """The methods with what will be drawn, and the budget. Nothing has run."""
-    from unlearn_bench.runs.estimate import estimate_cells, estimate_preparation, minutes
+    from unlearn_bench.board.plan_json import render_tuning_plan
+    from unlearn_bench.runs.estimate import minutes
+    from unlearn_bench.runs.outlook import look_ahead_of_tuning
 
     plan, budget, say = tuning.plan, tuning.budget, console.print
+    ahead = look_ahead_of_tuning(tuning)
+    if as_json:
+        text = render_tuning_plan(tuning, ahead)
+        say(text, markup=False, highlight=False, soft_wrap=True)
+        return
     print_setting(plan, console)
-    total = 0.0
-    for cell, estimate in zip(plan.cells, estimate_cells(plan), strict=True):
-        own = tuning.methods.get(cell.method)
-        total += min(budget.trials * estimate.seconds, budget.seconds) if own else estimate.seconds
-        if own:
+    for cell in plan.cells:
+        if own := tuning.methods.get(cell.method):
             space = "; ".join(f"{name} {part}" for name, part in own.space.items())
             line = f"tune    {own.method:<28} {', '.join(own.goals)}: {space}"
             say(line, markup=False, highlight=False, soft_wrap=True)
@@ -328,9 +355,9 @@ def print_tuning_plan(tuning: Tuning, console: Console) -> None:
         say(f"note    {note}", markup=False, highlight=False, soft_wrap=True)
     line = (
         f"total   {len(tuning.methods)} x {budget.trials} trials within {budget.seconds:g} s each, "
-        f"{minutes(total)}, estimated; finished trials are not run again"
+        f"{minutes(ahead.seconds)}, estimated; finished trials are not run again"
     )
-    if first := estimate_preparation(plan):
+    if first := ahead.preparation:
         line += f"; preparing the models takes {minutes(first)} more where they are not cached"
     say(line, highlight=False, soft_wrap=True)
 
@@ -354,19 +381,23 @@ def print_setting(plan: Plan, console: Console) -> None:
         say(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def print_plan(plan: Plan, console: Console) -> None:
+def print_plan(plan: Plan, console: Console, *, as_json: bool = False) -> None:
     """The cells with what each is expected to cost. Nothing has run."""
-    from unlearn_bench.runs.estimate import estimate_cells, estimate_preparation, minutes
+    from unlearn_bench.board.plan_json import render_plan
+    from unlearn_bench.runs.detectable import detectable_effects
+    from unlearn_bench.runs.estimate import minutes
+    from unlearn_bench.runs.outlook import look_ahead
 
     say = console.print
+    ahead = look_ahead(plan)
+    if as_json:
+        text = render_plan(plan, ahead, detectable_effects(plan))
+        say(text, markup=False, highlight=False, soft_wrap=True)
+        return
     print_setting(plan, console)
-    total, done = 0.0, 0
-    for cell, estimate in zip(plan.cells, estimate_cells(plan), strict=True):
-        basis = "measured before" if estimate.measured else "estimated"
-        if _is_done(plan, cell):
-            basis, done = "done", done + 1
-        else:
-            total += estimate.seconds
+    for one in ahead.cells:
+        cell, estimate = one.cell, one.estimate
+        basis = "done" if one.done else "measured before" if estimate.measured else "estimated"
         say(
             f"cell    {cell.label:<38} edit {estimate.edit_seconds:6.0f} s   "
             f"evaluate {estimate.evaluate_seconds:6.0f} s   "
@@ -379,23 +410,11 @@ def print_plan(plan: Plan, console: Console) -> None:
     for note in plan.notes:
         say(f"note    {note}", markup=False, highlight=False, soft_wrap=True)
     cells = f"{len(plan.cells)} cell{'s' if len(plan.cells) > 1 else ''}"
-    cells += f" of which {done} done; the rest" if done else ","
-    line = f"total   {cells} {minutes(total)}, estimated; finished cells are not run again"
-    if done < len(plan.cells) and (first := estimate_preparation(plan)):
+    cells += f" of which {ahead.done} done; the rest" if ahead.done else ","
+    line = f"total   {cells} {minutes(ahead.seconds)}, estimated; finished cells are not run again"
+    if first := ahead.preparation:
         line += f"; preparing the models takes {minutes(first)} more where they are not cached"
     say(line, highlight=False, soft_wrap=True)
-
-
-def _is_done(plan: Plan, cell: Cell) -> bool:
-    """Whether the output folder has it, whole and successful; a damaged one is computed again."""
-    from unlearn_bench.runs.store import cell_folder, read_record
-
-    folder = cell_folder(plan.output, cell.key, cell.method, cell.seed)
-    try:
-        found = read_record(folder, cell.key)
-    except CorruptDataError:
-        return False
-    return found is not None and found.status == "success"
 
 
 def print_detectable(plan: Plan, console: Console) -> None:

@@ -233,3 +233,28 @@ def test_dry_run_prints_cells_and_estimates_and_trains_nothing(tiny_folder: Path
     assert "gsm8k_mini" in result.output
     assert "mini set stands in" in result.output
     assert not Path("runs").exists()
+
+
+def test_a_plan_in_json_is_all_that_is_printed(tiny_folder: Path) -> None:
+    result = evaluate(
+        "--offline", "--model", str(tiny_folder), "--methods", "noop,model_surgery",
+        "--tasks", "fur,gsm8k", "--dry-run", "--json",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    assert [one["method"] for one in told["cells"]] == ["noop", "model_surgery"]
+    assert told["total"]["seconds"] == sum(
+        one["edit_seconds"] + one["evaluate_seconds"] for one in told["cells"]
+    )
+    seen = {one["column"]: one for one in told["detectable"]}
+    assert seen["fur.forget_choice_acc"]["items"] == 13
+    assert 0 < seen["fur.forget_choice_acc"]["effect"] < 1
+    assert any("mini set stands in" in note for note in told["notes"])
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("command", ["evaluate", "tune", "sequence"])
+def test_json_of_what_is_not_only_planned_is_refused(command: str) -> None:
+    result = CliRunner().invoke(cli.app, [command, "--methods", "noop", "--json"])
+    assert result.exit_code == 2
+    assert "add --dry-run" in result.output

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,12 @@ def test_a_dry_run_says_what_would_be_drawn(tiny_folder: Path) -> None:
     assert "epochs" not in result.output
     assert "not tuned: random_noise, a control" in result.output
     assert "1 x 3 trials within 60 s each" in result.output
+    result = tune(tiny_folder, "--methods", "npo", "--trials", "3", "--dry-run", "--json")
+    told = json.loads(result.stdout)
+    (npo,) = told["methods"]
+    assert npo["space"]["beta"] == "0.025 to 0.4, log"
+    assert told["budget"] == {"trials": 3, "seconds": 900.0}
+    assert told["total"]["trials"] == 3
     assert not Path("runs").exists()
 
 

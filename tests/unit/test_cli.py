@@ -145,7 +145,8 @@ def test_what_is_not_given_is_left_to_environment_file_and_default(
     assert invoke("evaluate", "--methods", "npo", "--set", "npo.beta=1", "-v").exit_code == 0
     given = {name: value for name, value in seen.items() if value is not None}
     assert given == {
-        "methods": "npo", "set": ["npo.beta=1"], "dry_run": False, "verbose": True, "again": (),
+        "methods": "npo", "set": ["npo.beta=1"], "dry_run": False, "as_json": False,
+        "verbose": True, "again": (),
     }  # fmt: skip
 
 
@@ -160,7 +161,7 @@ def test_every_option_of_tune_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
     words = (
         "--methods npo --trials 7 --seconds 90.5 --model m --target t --suite s --seed 5 "
         "--set npo.beta=1 --data d --engine e --engine-arg a=1 --dtype x --scorer j "
-        "--scorer-checkpoint c --output o --offline --dry-run -v"
+        "--scorer-checkpoint c --output o --offline --dry-run --json -v"
     )
     assert invoke("tune", *words.split()).exit_code == 3
     assert seen == {
@@ -168,7 +169,7 @@ def test_every_option_of_tune_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
         "seeds": [5], "set": ["npo.beta=1"], "data": Path("d"), "engine": "e",
         "engine_args": ["a=1"], "dtype": "x", "scorer": "j", "scorer_checkpoint": Path("c"),
         "output": Path("o"), "offline": True,
-        "dry_run": True, "verbose": True,
+        "dry_run": True, "as_json": True, "verbose": True,
     }  # fmt: skip
 
 

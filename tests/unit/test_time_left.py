@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,7 @@ from rich.console import Console
 from tests.unit.run_doubles import SmallSteps, cell, plan
 from tests.unit.test_execute import Screen
 from unlearn_bench import commands
-from unlearn_bench.runs import detectable
-from unlearn_bench.runs import estimate as estimates
+from unlearn_bench.runs import detectable, outlook
 from unlearn_bench.runs.estimate import Estimate
 from unlearn_bench.runs.execute import execute
 from unlearn_bench.runs.time_left import TimeLeft
@@ -119,8 +119,8 @@ def test_a_dry_run_says_what_is_done_and_counts_only_the_rest(
     cells = [cell("npo"), cell("noop"), cell("pdu")]
     execute(plan(tmp_path, cells[1]), SmallSteps, Screen())
     own = plan(tmp_path, *cells)
-    monkeypatch.setattr(estimates, "estimate_cells", lambda plan: [estimate(600, 0)] * 3)
-    monkeypatch.setattr(estimates, "estimate_preparation", lambda plan: 120.0)
+    monkeypatch.setattr(outlook, "estimate_cells", lambda plan: [estimate(600, 0)] * 3)
+    monkeypatch.setattr(outlook, "estimate_preparation", lambda plan: 120.0)
     monkeypatch.setattr(detectable, "detectable_effects", lambda plan: [])
 
     def said() -> list[str]:
@@ -133,6 +133,13 @@ def test_a_dry_run_says_what_is_done_and_counts_only_the_rest(
     assert ["done" in row.split() for row in rows] == [False, True, False]
     assert total.startswith("total   3 cells of which 1 done; the rest about 20 min, estimated")
     assert "preparing the models takes about 2 min" in total
+    console = Console(width=40, file=io.StringIO())
+    commands.print_plan(own, console, as_json=True)
+    told = json.loads(console.file.getvalue())
+    assert [one["done"] for one in told["cells"]] == [False, True, False]
+    assert [one["key"] for one in told["cells"]] == [one.key for one in cells]
+    total_json = {"cells": 3, "done": 1, "seconds": 1200.0, "preparation_seconds": 120.0}
+    assert told["total"] == total_json
     (stored,) = tmp_path.glob("cells/*/samples.parquet")
     stored.write_bytes(b"other")
     assert said()[-1].startswith("total   3 cells, about 30 min, estimated")

@@ -86,6 +86,7 @@ def evaluate(
             "--dry-run", help="Print the plan with estimated time and memory, and stop there."
         ),
     ] = False,
+    as_json: options.PlanAsJson = False,
     verbose: options.Verbose = False,
 ) -> None:
     """Edit the target model with each method, evaluate, and write the leaderboard.
@@ -122,5 +123,12 @@ def evaluate(
         "mirror": mirror,
     }
     raise typer.Exit(
-        run_evaluate(given, file=config, dry_run=dry_run, verbose=verbose, again=context.obj or ())
+        run_evaluate(
+            given,
+            file=config,
+            dry_run=dry_run,
+            as_json=as_json,
+            verbose=verbose,
+            again=context.obj or (),
+        )
     )

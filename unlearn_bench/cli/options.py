@@ -163,6 +163,7 @@ Offline = Annotated[
 ]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Let the libraries talk.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+PlanAsJson = Annotated[bool, typer.Option("--json", help="With --dry-run: print it as JSON.")]
 Run = Annotated[Path, typer.Argument(help="The output folder of a run.", metavar="RUN")]
 AllowLimited = Annotated[
     bool, typer.Option("--allow-limited", help="Take runs whose suite was narrowed.")

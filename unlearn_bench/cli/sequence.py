@@ -76,6 +76,7 @@ def sequence(
             "--dry-run", help="Print the stages with estimated time and memory, and stop there."
         ),
     ] = False,
+    as_json: options.PlanAsJson = False,
     verbose: options.Verbose = False,
 ) -> None:
     """Put requests to the same model one after another, and score all of them after each.
@@ -107,4 +108,6 @@ def sequence(
         "offline": offline,
         "keep_checkpoints": keep_checkpoints,
     }
-    raise typer.Exit(run_sequence(given, file=config, dry_run=dry_run, verbose=verbose))
+    raise typer.Exit(
+        run_sequence(given, file=config, dry_run=dry_run, as_json=as_json, verbose=verbose)
+    )

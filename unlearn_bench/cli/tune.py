@@ -80,6 +80,7 @@ def tune(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be drawn, and stop there.")
     ] = False,
+    as_json: options.PlanAsJson = False,
     verbose: options.Verbose = False,
 ) -> None:
     """Choose every method's options with the same budget, on items that no test suite asks.
@@ -104,5 +105,7 @@ def tune(
         "output": output,
         "offline": offline,
     }
-    code = run_tune(given, trials=trials, seconds=seconds, dry_run=dry_run, verbose=verbose)
+    code = run_tune(
+        given, trials=trials, seconds=seconds, dry_run=dry_run, as_json=as_json, verbose=verbose
+    )
     raise typer.Exit(code)
