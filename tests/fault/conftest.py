@@ -18,12 +18,12 @@ def evaluate(
 ) -> Callable[..., subprocess.CompletedProcess[str]]:
     """`unlearn-bench evaluate` with noop and these methods, into `out` and `boards`."""
 
-    def run(*methods: object) -> subprocess.CompletedProcess[str]:
+    def run(*methods: object, target: Path = long_tiny_folder) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [
                 *(sys.executable, "-m", "unlearn_bench", "evaluate"),
                 *("--methods", ",".join(["noop", *map(str, methods)])),
-                *("--target", str(long_tiny_folder), "--suite", "smoke", "--tasks", "fur"),
+                *("--target", str(target), "--suite", "smoke", "--tasks", "fur"),
                 *("--engine", "transformers", "--scorer", "profanity_check", "--offline"),
                 *("--output", str(tmp_path / "out"), "--leaderboards", str(tmp_path / "boards")),
             ],

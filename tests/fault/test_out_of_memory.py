@@ -211,3 +211,61 @@ def test_a_real_run_under_a_real_limit(
     (account,) = (tmp_path / "out").glob("cells/*-greedy-s0/account.json")
     options = json.loads(account.read_text())["options"]
     assert (options["batch_size"], options["accumulate"]) == (8, 2)
+
+
+# From its edit on, the process may have `mib` more than it has, for all that follows.
+LIMITED = '''
+from __future__ import annotations
+
+import resource
+
+import psutil
+
+from unlearn_bench.registry import method
+
+HARD = resource.getrlimit(resource.RLIMIT_AS)[1]
+
+
+@method("{name}", paper="none", kind="edit", needs=(), targets=("*",), zero={{}})
+def {name}(context):
+    """Changes the process, not the model."""
+    room = psutil.Process().memory_info().vms + {mib} * 2**20
+    resource.setrlimit(resource.RLIMIT_AS, (room if {mib} else HARD, HARD))
+    return {{}}
+'''
+
+
+@pytest.mark.slow
+def test_a_model_too_wide_for_its_batch_is_asked_in_smaller_ones(
+    tmp_path: Path,
+    make_tiny_model: Callable[..., Any],
+    tiny_tokenizer: Any,
+    evaluate: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    """32 prompts of 87 tokens, 65,536 numbers of 4 bytes each: 0.73 GB, and the layer holds three
+    of those at once. So 2.2 GB for whole batches, 1.1 for halves, 0.55 for quarters.
+    """
+    wide = make_tiny_model(
+        num_hidden_layers=1, intermediate_size=65_536, max_position_embeddings=8192
+    )
+    wide.save_pretrained(tmp_path / "wide")
+    tiny_tokenizer.save_pretrained(tmp_path / "wide")
+    files = []
+    for name, mib in (("short", 1638), ("shorter", 307), ("roomy", 0)):
+        files.append(tmp_path / f"{name}.py")
+        files[-1].write_text(LIMITED.format(name=name, mib=mib))
+    done = evaluate(*files, target=tmp_path / "wide")
+    assert done.returncode == 1, done.stderr
+    (table,) = (tmp_path / "boards").rglob("*.csv")
+    rows = {row["method"]: row for row in csv.DictReader(table.open())}
+    assert {name: row["status"] for name, row in rows.items()} == {
+        "noop": "success", "short": "success", "shorter": "failed", "roomy": "success",
+    }  # fmt: skip
+    said = "memory ran out at the evaluate, which was then done with batches of 1/2 of the usual"
+    assert rows["short"]["reason"].startswith(said)
+    assert "can't allocate memory" in rows["shorter"]["reason"]
+    assert rows["roomy"]["reason"] == ""
+    assert done.stderr.count("shorter seed 0: evaluate again with smaller batches") == 2
+    assert {name: row["fur.forget_rouge_l"] != "" for name, row in rows.items()} == {
+        "noop": True, "short": True, "shorter": False, "roomy": True,
+    }  # fmt: skip
