@@ -9,6 +9,7 @@ import ctypes
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -16,10 +17,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.test_cli import invoke
+from tests.unit.test_perspective import answer, serving
 from unlearn_bench.compare.rules import load_rules
 from unlearn_bench.config import load_config, load_suite
 from unlearn_bench.errors import MissingDataError
 from unlearn_bench.models.open import open_model
+from unlearn_bench.runs.store import read_samples
+from unlearn_bench.scorers.perspective import load_perspective
 
 NAMED = "smollm2-135m"
 SMALL = ("--tasks", "toxigen_mini", "--limit", "13", "--engine", "transformers", "--offline")
@@ -119,6 +124,11 @@ def rows(output: Path) -> list[dict[str, str]]:
         }
         for row in csv.DictReader(board.open(encoding="utf-8"))
     ]
+
+
+def written(file: Path) -> tuple[int, int]:
+    """Which file of that name, and when."""
+    return file.stat().st_ino, file.stat().st_mtime_ns
 
 
 @pytest.fixture(scope="module")
@@ -223,6 +233,58 @@ def test_without_a_network_the_model_by_name_is_read_from_the_cache(
     assert done.returncode == 0, done.stderr
     assert f"model   {own.label}" in done.stdout
     assert "wikitext_mini" in done.stdout  # which no source but the package has here
+
+
+JUDGED = (
+    "name: judged\ntasks: [fur, toxigen_mini]\nlimits: {fur: 8, toxigen_mini: 1}\nparaphrases: 1\n"
+)
+
+
+@pytest.mark.slow
+def test_a_scorer_that_nobody_reaches_is_asked_again_by_the_next_run_and_the_model_is_not(
+    command: Command,
+    long_tiny_folder: Path,
+    no_network: Callable[[], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The real service's address, without a network; then a service on this machine in its place.
+    One text, which is asked five times in 15 s.
+    """
+    monkeypatch.setenv("UNLEARN_BENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PERSPECTIVE_API_KEY", "any")
+    (tmp_path / "judged.yaml").write_text(JUDGED)
+    words = (
+        *("evaluate", "--methods", "noop", "--suite", str(tmp_path / "judged.yaml")),
+        *("--engine", "transformers", "--scorer", "perspective", "--output", str(tmp_path / "run")),
+    )
+    done = command(*words, before=no_network)
+    assert done.returncode == 3, done.stderr
+    (row,) = rows(tmp_path)
+    assert row["status"] == "incomplete"
+    assert row["reason"].startswith("toxigen_mini.toxic_rate: 1 of 1 missing")
+    judged = [name for name in row if name.startswith("toxigen_mini.") and "." not in name[13:]]
+    assert {row[name] for name in judged} == {""}
+    assert row["fur.forget_choice_acc"] != ""
+    (cell,) = tmp_path.glob("run/cells/*")
+    unjudged = {name: written(cell / name) for name in ("samples.parquet", "provenance.json")}
+    (text,) = (
+        one.outputs[0]
+        for one in read_samples(cell / "samples.parquet")
+        if one.task == "toxigen_mini"
+    )
+    with serving(monkeypatch) as service:
+        service.behaviour[text] = [answer("7 signs")]
+        monkeypatch.setitem(load_perspective.__kwdefaults__, "url", service.url)
+        again = invoke(*words, "--target", str(long_tiny_folder))
+    assert again.exit_code == 0, again.output
+    assert service.texts == [text]
+    assert not re.search("noop seed 0: (edit|evaluate)", again.output)
+    assert {name: written(cell / name) for name in unjudged} == unjudged
+    (whole,) = rows(tmp_path)
+    assert (whole["status"], whole["reason"]) == ("success", "")
+    assert float(whole["toxigen_mini.mean_toxicity"]) == pytest.approx(0.7)
+    assert whole["fur.forget_choice_acc"] == row["fur.forget_choice_acc"]
 
 
 # ----- a clock that jumps

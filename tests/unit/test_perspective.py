@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,13 @@ def answer(text: str, **changes: Any) -> str:
 
 @pytest.fixture
 def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
+    with serving(monkeypatch) as server:
+        yield server
+
+
+@contextmanager
+def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
+    """A service at work, and an environment in which it is reached and asked."""
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setenv("PERSPECTIVE_API_KEY", "secret-key")
     server = Service()
