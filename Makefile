@@ -98,14 +98,15 @@ docs: setup ## Write the pages that follow from the code: methods, tasks, comman
 site: setup ## Build the documentation as web pages, into build/site
 	$(BIN)/mkdocs build --strict
 
-bench: setup ## Measure speed beside stock lm-eval and vLLM, and memory against its estimate
-	$(BIN)/python benchmarks/evaluation.py
+bench: setup ## README's table of speed beside stock lm-eval (DATA=folder: released sets), and memory
+	$(BIN)/python benchmarks/evaluation.py $(if $(DATA),--data $(DATA))
 	$(BIN)/python benchmarks/memory.py
 
 audit: $(TOOLS) ## Known weaknesses of the locked packages (asks the index) and of the workflow
 	build/tools/bin/zizmor --offline examples/gate/github-workflow.yml
 	@# --strict: a package that nobody could look up is no package without weaknesses.
 	build/tools/bin/pip-audit --strict --no-deps --disable-pip -r $(LOCK)
+	build/tools/bin/pip-audit --strict --no-deps --disable-pip -r $(TORCH)
 
 release: setup $(TOOLS) ## Wheel, source and SBOM (CycloneDX, of the lock) into dist
 	rm -rf dist
