@@ -1,18 +1,19 @@
-"""One model's evaluation of the six tasks: ours against stock lm-eval, on the same items.
+"""One model's evaluation of a suite's tasks: ours against stock lm-eval, on the same items.
 
     python benchmarks/evaluation.py [--suite S] [--data FOLDER] [--peers hf vllm] [--dtype D]
 
-Every way runs in a process of its own, one after another, with the same weights, documents and task
-definitions, in float32 (`--dtype mixed`: ours as it runs by default, generating in bfloat16):
+Every way runs in a process of its own, one after another and to its end, with the same weights,
+documents and task definitions; the peers in float32, ours as it runs by default, which scores in
+float32 and generates in bfloat16 (`--dtype float32`: everything in float32):
 
 * ours: the weights of one more model are swapped into the running engine, proven, and evaluated;
 * hf:   lm-eval's own transformers model, freshly loaded (`lm_eval --model hf`, batch size 16);
 * vllm: lm-eval's own vLLM model, freshly started (`lm_eval --model vllm`).
 
-Prints seconds and the ratio peer / ours, of each task alone and of all in one run with loading
-(ours: the median of three).
-Loading has our proof that the weights are the checkpoint's, the run also the one at its end. For
-the peers, which have nothing to gain from one run, it is the sum. Ratios hold across machines;
+Prints the Markdown of README.md's table: seconds and the ratio peer / ours, of each task alone and
+of all in one run with loading (ours: the median of three); what each way took comes on stderr as it
+ends. Loading has our proof that the weights are the checkpoint's, the run also the one at its end.
+For the peers, which have nothing to gain from one run, it is the sum. Ratios hold across machines;
 seconds do not.
 """
 
@@ -37,7 +38,8 @@ from unlearn_bench.protocols.catalog import Protocol, find_protocol
 
 BATCH = 16
 MODEL = "smollm2-135m"
-RUN = "load and all six in one run"
+LOAD, RUN = "load (ours: swap and prove)", "load and all of them in one run"
+RESULT = "seconds: "
 OWN_RUNS = 3  # the median is reported: a run of 40 s feels each hiccup of the machine
 
 
@@ -71,13 +73,13 @@ def time_ours(dtype: str, suite: str, sources: SourceOptions) -> dict[str, float
     seconds: dict[str, float] = {}
     started = time.perf_counter()
     engine.load(model.folder, model.fingerprint)
-    seconds["load"] = time.perf_counter() - started
+    seconds[LOAD] = time.perf_counter() - started
     protocols = find_protocols(suite, sources)
     for protocol in protocols:
         tasks = load_items([protocol], suite, sources)
         started = time.perf_counter()
         evaluate(engine, tasks, seed=0)  # ends with a proof
-        seconds[protocol.name] = time.perf_counter() - started - engine.verify().seconds
+        seconds[f"`{protocol.name}`"] = time.perf_counter() - started - engine.verify().seconds
     runs = []
     for _ in range(OWN_RUNS):
         tasks = load_items(protocols, suite, sources)
@@ -99,11 +101,13 @@ def time_stock(peer: str, suite: str, sources: SourceOptions) -> dict[str, float
         arguments |= {"device": "cpu", "batch_size": BATCH}
     else:
         arguments |= {"max_model_len": 4096, "enforce_eager": True, "batch_size": "auto"}
+        # Its default is nine tenths of the memory, and no start where another process has some.
+        arguments["gpu_memory_utilization"] = 0.45
         _let_lm_eval_find_the_cpu_build()
     seconds: dict[str, float] = {}
     started = time.perf_counter()
     lm = get_model(peer)(**arguments)
-    seconds["load"] = time.perf_counter() - started
+    seconds[LOAD] = time.perf_counter() - started
     for protocol in find_protocols(suite, sources):
         tasks = load_items([protocol], suite, sources)
         for subtask, task in tasks.items():
@@ -113,7 +117,7 @@ def time_stock(peer: str, suite: str, sources: SourceOptions) -> dict[str, float
         simple_evaluate(
             model=lm, tasks=list(tasks.values()), bootstrap_iters=0, fewshot_random_seed=1234
         )
-        seconds[protocol.name] = time.perf_counter() - started
+        seconds[f"`{protocol.name}`"] = time.perf_counter() - started
     seconds[RUN] = sum(seconds.values())
     return seconds
 
@@ -137,23 +141,30 @@ def run_child(way: str, arguments: argparse.Namespace) -> dict[str, float]:
     if arguments.data:
         command += ["--data", str(arguments.data)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    found: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
+    # vLLM's processes have their say there too, also when everything is over.
+    (told,) = (line for line in done.stdout.splitlines() if line.startswith(RESULT))
+    found: dict[str, float] = json.loads(told.removeprefix(RESULT))
+    print(f"{way}: {found}", file=sys.stderr, flush=True)
     return found
 
 
 def print_table(results: dict[str, dict[str, float]], peers: list[str]) -> None:
-    print(f"{'seconds':30}{'ours':>9}" + "".join(f"{peer:>9}{'ratio':>8}" for peer in peers))
+    print("| seconds | ours |" + "".join(f" stock {peer} | ratio |" for peer in peers))
+    print("|---|---:|" + "---:|---:|" * len(peers))
     for name, mine in results["ours"].items():
         theirs = [results[peer][name] for peer in peers]
-        print(f"{name:30}{mine:9.1f}" + "".join(f"{t:9.1f}{t / mine:8.1f}" for t in theirs))
+        rest = "".join(f" {other:.1f} | {other / mine:.1f} |" for other in theirs)
+        print(f"| {name} | {mine:.1f} |{rest}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--suite", default="quick")
-    parser.add_argument("--data", type=Path)
+    parser.add_argument(
+        "--data", type=Path, help="folder of released data sets; else the mini sets"
+    )
     parser.add_argument("--peers", nargs="*", default=["hf", "vllm"], choices=["hf", "vllm"])
-    parser.add_argument("--dtype", default="float32", choices=["float32", "mixed"])
+    parser.add_argument("--dtype", default="mixed", choices=["float32", "mixed"])
     parser.add_argument("--one", choices=["ours", "hf", "vllm"], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     sources = SourceOptions(data_folder=arguments.data)
@@ -166,7 +177,7 @@ def main() -> None:
         seconds = time_ours(arguments.dtype, arguments.suite, sources)
     else:
         seconds = time_stock(arguments.one, arguments.suite, sources)
-    print(json.dumps(seconds))
+    print(f"\n{RESULT}{json.dumps(seconds)}", flush=True)
 
 
 if __name__ == "__main__":
