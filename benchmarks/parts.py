@@ -1,4 +1,4 @@
-"""Each part of an evaluation that was made faster, against how it was or how others do it.
+"""Each part of an evaluation that was done anew, against how it was or how others do it.
 
     python benchmarks/parts.py [--model M] [PART ...]
 
@@ -12,6 +12,7 @@
              size, read back too.
 
 Prints seconds before and after and their ratio: best of three, but for engines, which start once.
+Not everything is faster: docs/design/engine.md says what is not, and what it is there for.
 """
 
 from __future__ import annotations
