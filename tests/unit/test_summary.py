@@ -17,7 +17,7 @@ from rich.console import Console
 
 from unlearn_bench.board.files import render_csv, render_json
 from unlearn_bench.board.markdown import render_markdown
-from unlearn_bench.board.summary import Cells, trace_notes, with_summary
+from unlearn_bench.board.summary import Cells, trace_notes, with_summary, with_trace
 from unlearn_bench.board.table import Board, Column, Role, Row, build_board
 from unlearn_bench.board.terminal import render_terminal
 from unlearn_bench.compare.aggregate import aggregate
@@ -260,7 +260,7 @@ def test_traces_delta_is_the_mean_over_the_tasks_that_are_named() -> None:
     text = render_markdown(whole)
     assert "trace.general_ability ↑" in text
     assert "trace.safety" not in text
-    assert "| +0.200 |" in text
+    assert "| +0.200 ± 0.000 |" in text
     assert "of truthfulqa, gsm8k\\_mini" in text
 
 
@@ -287,20 +287,33 @@ def test_traces_delta_over_seeds_is_the_mean_of_the_seeds_own() -> None:
     assert row(whole, "npo", "mean").trace == {"general_ability": pytest.approx(0.1)}
 
 
-def test_people_see_how_sure_each_delta_is() -> None:
-    """Two tasks of which the target's error is .03 and each method's .04, so .05 of the difference;
-    √(2·.05²)/2 = .035 of their mean. Without the target's scores nothing is said.
-    """
+def test_a_delta_has_its_error_in_every_file() -> None:
+    """Six items of each task that all move alike: no spread. Of a row without a delta, nothing."""
     whole = traced(
-        npo={"exact_match_flexible": 0.3, "mc2": 0.3}, far={"exact_match_flexible": 0.3, "mc2": 0.7}
+        npo={"exact_match_flexible": math.nan, "mc2": 0.9},
+        far={"exact_match_flexible": 0.3, "mc2": 0.7},
     )
-    errors = {"noop": 0.03, "npo": 0.04, "far": 0.04}
-    rows = [
-        replace(r, scores={n: replace(s, stderr=errors[r.method]) for n, s in r.scores.items()})
-        for r in whole.rows
-    ]
-    (note,) = trace_notes(replace(whole, rows=tuple(rows)))
-    assert note.endswith("gsm8k_mini; standard error at most 0.035 far, 0.035 npo")
-    lacking = [replace(r, scores={}) if r.role == "target" else r for r in rows]
-    (note,) = trace_notes(replace(whole, rows=tuple(lacking)))
+    lines = {r["method"]: r for r in csv.DictReader(io.StringIO(render_csv(whole)))}
+    ends = ("", ".stderr", ".low", ".high")
+    far, npo = (
+        [lines[name][f"trace.general_ability{end}"] for end in ends] for name in ("far", "npo")
+    )
+    assert [float(cell) for cell in far] == pytest.approx([0.2, 0.0, 0.2, 0.2], abs=1e-9)
+    assert npo == [""] * 4
+    rows = {r["method"]: r for r in json.loads(render_json(whole))["rows"]}
+    assert rows["far"]["trace_errors"]["general_ability"]["low"] == pytest.approx(0.2)
+    assert rows["npo"]["trace_errors"] == {}
+    (note,) = trace_notes(whole)
     assert note.endswith("of truthfulqa, gsm8k_mini")
+
+
+def test_a_row_without_items_keeps_the_error_of_the_same_delta_only() -> None:
+    whole = traced(far={"exact_match_flexible": 0.3, "mc2": 0.7})
+    assert row(with_trace(whole), "far").trace_errors == row(whole, "far").trace_errors
+    scores = {"gsm8k_mini.exact_match_flexible": 0.1, "truthfulqa.mc2": 0.4}
+    rows = [
+        replace(r, scores={n: replace(s, value=scores[n]) for n, s in r.scores.items()})
+        if r.role == "target" else r
+        for r in whole.rows
+    ]  # fmt: skip
+    assert row(with_trace(replace(whole, rows=tuple(rows))), "far").trace_errors == {}

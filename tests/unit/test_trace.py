@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from unlearn_bench.compare.trace import MEASURES, trace_deltas
+from tests.unit.test_aggregate import metric
+from unlearn_bench.compare.trace import (
+    MEASURES,
+    error_over_seeds,
+    paired_error,
+    trace_deltas,
+)
 from unlearn_bench.errors import IncomparableError
 from unlearn_bench.protocols.catalog import list_protocols
-from unlearn_bench.schema import Direction, Score
+from unlearn_bench.schema import Direction, ItemScore, Score
 
 
 def score(
@@ -94,33 +102,57 @@ def test_the_measures_of_our_own_tasks_are_there() -> None:
     """A metric renamed in a protocol would silently become a missing task."""
     known = list_protocols()
     measures = {task: name for metrics in MEASURES.values() for task, name in metrics.items()}
-    own = {task: metric for task, metric in measures.items() if task in known}
+    own = {task: name for task, name in measures.items() if task in known}
     assert set(own) == {"truthfulqa", "gsm8k", "jailbreak", "realtoxicityprompts", "toxigen"}
-    for task, metric in own.items():
-        assert known[task].metrics[metric].unit == "share"
+    for task, name in own.items():
+        assert known[task].metrics[name].unit == "share"
 
 
-def test_a_delta_is_as_sure_as_its_tasks_together() -> None:
-    """truthfulqa: √(.03² + .04²) = .05; gsm8k: √(.12² + .05²) = .13, whichever way is better. Their
-    mean's: √(.05² + .13²)/2 = .0696. Safety is jailbreak's √(.06² + .08²) = .1 alone; a task whose
-    error is not known leaves that of the mean unknown.
+def rows(name: str, values: NDArray[np.float64]) -> list[ItemScore]:
+    task, metric = name.split(".")
+    return [ItemScore(task, metric, str(n), "", float(v), 1.0) for n, v in enumerate(values)]
+
+
+def test_a_delta_is_as_sure_as_the_differences_of_its_items() -> None:
+    """Items that vary by 1, on which the edit moves answers by sd .1 and .3 only: standard errors
+    .1/√400 and .3/√400 of the two differences, and √(.005² + .015²)/2 = .0079 of their mean. As if
+    the models had been asked other items it would be .05. Lower is better in one of them.
     """
-    before = [
-        score("truthfulqa.mc2", 0.4, stderr=0.03),
-        score("gsm8k.exact_match_flexible", 0.2, stderr=0.12),
-        score("jailbreak.attack_success_rate", 0.5, "lower", stderr=0.06),
+    generator = np.random.default_rng(0)
+    measures = []
+    for name, direction, spread in (
+        ("truthfulqa.mc2", "higher", 0.1), ("jailbreak.attack_success_rate", "lower", 0.3)
+    ):  # fmt: skip
+        before = generator.normal(size=400)
+        moved = generator.normal(0.2, spread, 400)
+        sides = (rows(name, before + moved), rows(name, before))
+        measures.append((metric("mean", direction), *sides))
+    found = paired_error(measures)
+    assert found.stderr == pytest.approx(math.hypot(0.005, 0.015) / 2, rel=0.1)
+    assert found.high - found.low == pytest.approx(2 * 1.96 * found.stderr, rel=0.1)
+    assert found.low < 0 < found.high  # +.2 of the one and −.2 of the other
+    (alone,) = [paired_error(measures[1:])]
+    assert alone.high < -0.15
+
+
+def test_nothing_to_draw_is_no_certainty() -> None:
+    one = (metric("mean"), rows("gsm8k.acc", np.ones(1)), rows("gsm8k.acc", np.zeros(1)))
+    for found in (paired_error([one]), paired_error([]), error_over_seeds(0.0, [])):
+        assert math.isnan(found.stderr)
+        assert math.isnan(found.low)
+
+
+def test_seeds_have_students_t() -> None:
+    """Deltas of .0 and .2 whose items say nothing more: .1 ± 12.7 · .1, and shares end at 1."""
+    seeds = [
+        paired_error(
+            [(metric("mean"), rows("gsm8k.acc", np.full(9, v)), rows("gsm8k.acc", np.zeros(9)))]
+        )
+        for v in (0.0, 0.2)
     ]
-    after = [
-        score("truthfulqa.mc2", 0.5, stderr=0.04),
-        score("gsm8k.exact_match_flexible", 0.1, stderr=0.05),
-        score("jailbreak.attack_success_rate", 0.2, "lower", stderr=0.08),
-    ]
-    general, instructions, safety = trace_deltas(before, after)
-    assert general.stderr == pytest.approx(math.sqrt(0.0025 + 0.0169) / 2)
-    assert safety.stderr == pytest.approx(0.1)
-    assert math.isnan(instructions.stderr)
-    unsure = trace_deltas(
-        before, [*after[:1], score(after[1].task + ".exact_match_flexible", 0.1, stderr=math.nan)]
-    )[0]
-    assert unsure.value == pytest.approx(0.0)
-    assert math.isnan(unsure.stderr)
+    assert [(one.stderr, one.low, one.high) for one in seeds] == [
+        (0, 0, 0), (pytest.approx(0), pytest.approx(0.2), pytest.approx(0.2))
+    ]  # fmt: skip
+    found = error_over_seeds(0.1, seeds)
+    assert found.low < -0.8
+    assert found.high == 1.0

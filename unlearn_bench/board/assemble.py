@@ -10,7 +10,7 @@ from typing import Any
 from unlearn_bench.board.entries import Entry
 from unlearn_bench.board.publish import board_protocol, make_board
 from unlearn_bench.board.sources import ReadBoard
-from unlearn_bench.board.summary import with_trace
+from unlearn_bench.board.summary import same_delta, with_trace
 from unlearn_bench.board.table import MEAN, Board, Column, Row, build_board
 from unlearn_bench.compare.calibrate import over_seeds
 from unlearn_bench.compare.overall import Overall, overall_of_seeds
@@ -208,7 +208,7 @@ def _mean(row: Row, seeds: Sequence[Row], kept: Mapping[tuple[str, str], Kept]) 
         for whole in only.board.rows:
             same = whole.provenance.get("seeds") == row.provenance.get("seeds")
             if whole.seed == MEAN and whole.method == row.method and same:
-                return replace(row, **_summaries(whole, seeds), scores=whole.scores)
+                return replace(row, **_summaries(whole, row, seeds), scores=whole.scores)
     scored = [one for one in seeds if one.scores]
     names = set.intersection(*(set(one.calibrated) for one in scored)) if scored else set()
     return replace(
@@ -222,12 +222,17 @@ def _mean(row: Row, seeds: Sequence[Row], kept: Mapping[tuple[str, str], Kept]) 
     )
 
 
-def _summaries(whole: Row, seeds: Sequence[Row]) -> dict[str, Any]:
+def _summaries(whole: Row, row: Row, seeds: Sequence[Row]) -> dict[str, Any]:
     """The overall score of the row as it came, unless its seeds' do not stand."""
     mixed = any(one.overall is not None and one.overall.reason == OTHER_COLUMNS for one in seeds)
     return {
         "calibrated": whole.calibrated,
         "overall": Overall(math.nan, reason=OTHER_COLUMNS) if mixed else whole.overall,
+        "trace_errors": {
+            kind: error
+            for kind, error in whole.trace_errors.items()
+            if same_delta(whole, row, kind)
+        },
     }
 
 

@@ -28,7 +28,7 @@ from unlearn_bench.board.files import FORMAT, ProvenanceName
 from unlearn_bench.board.table import Board, Column, Role, Row
 from unlearn_bench.compare.calibrate import Calibrated, Form
 from unlearn_bench.compare.overall import FORMULA, Overall
-from unlearn_bench.compare.trace import Kind
+from unlearn_bench.compare.trace import Kind, TraceError
 from unlearn_bench.errors import CorruptDataError
 from unlearn_bench.runs.store import CellStatus
 from unlearn_bench.schema import Direction, Score
@@ -118,6 +118,14 @@ class CalibratedPart(Part):
     reason: str
 
 
+class TraceErrorPart(Part):
+    """How sure one of TRACE's deltas is: standard error and 95 % interval."""
+
+    stderr: Figure
+    low: Figure
+    high: Figure
+
+
 class RowPart(Part):
     """One cell, or with the seed `mean` the mean over a method's seeds."""
 
@@ -133,6 +141,7 @@ class RowPart(Part):
     overall: OverallPart | None = None
     calibrated: dict[str, CalibratedPart] = Field(default_factory=dict)
     trace: dict[Kind, Figure] = Field(default_factory=dict)
+    trace_errors: dict[Kind, TraceErrorPart] = Field(default_factory=dict)
 
     def told(self, name: str) -> str:
         """What its provenance says by this name; "" where it says nothing."""
@@ -332,6 +341,10 @@ def _row(row: RowPart, columns: dict[str, Column]) -> Row:
         },
         overall=_overall(row.overall) if row.overall else None,
         trace={kind: to_float(value) for kind, value in row.trace.items() if value is not None},
+        trace_errors={
+            kind: TraceError(to_float(one.stderr), to_float(one.low), to_float(one.high))
+            for kind, one in row.trace_errors.items()
+        },
     )
 
 

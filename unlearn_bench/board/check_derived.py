@@ -19,7 +19,7 @@ from unlearn_bench.board.faults import AGAIN, Fault, place_of
 from unlearn_bench.board.merge import merge, write_merged
 from unlearn_bench.board.table import MEAN
 
-DERIVED = ("scores", "calibrated", "overall", "trace")
+DERIVED = ("scores", "calibrated", "overall", "trace", "trace_errors")
 SHOWN = 3  # places of one row
 
 

@@ -71,6 +71,7 @@ def check_rows(content: BoardFile) -> Iterator[Fault]:
                 yield from _too_sure(row, name, score, _metric(columns[name]))
         yield from _calibrated(row)
         yield from _overall(row, content)
+        yield from _traced(row)
         if row.seed == MEAN:
             own = [one for one in content.rows if one.method == row.method and one.seed != MEAN]
             yield from _mean(row, [one for one in own if one.scores])
@@ -252,6 +253,21 @@ def _calibrated(row: RowPart) -> Iterator[Fault]:
             )
         if to_float(score.low) > to_float(score.high):
             yield Fault("its calibrated interval is turned round", ASK, place_of(row), name)
+
+
+def _traced(row: RowPart) -> Iterator[Fault]:
+    """TRACE's deltas lie within their intervals, which only deltas have."""
+    for kind, error in row.trace_errors.items():
+        value, low, high = map(to_float, (row.trace.get(kind), error.low, error.high))
+        if math.isnan(value):
+            what = "it has an interval and no value"
+        elif (
+            to_float(error.stderr) < 0 or low > high or value < low - CLOSE or value > high + CLOSE
+        ):
+            what = f"its value {value} ± {error.stderr} is not within {low} to {high}"
+        else:
+            continue
+        yield Fault(what, ASK, place_of(row), f"trace.{kind}")
 
 
 def _overall(row: RowPart, content: BoardFile) -> Iterator[Fault]:

@@ -16,12 +16,13 @@ from typing import Any, Literal, get_args
 from unlearn_bench.board.table import COSTS, TUNING, Board, Column, Row, public_text
 from unlearn_bench.board.visible import visible
 from unlearn_bench.compare.overall import FORMULA, NOT_TUNED_ON
-from unlearn_bench.compare.trace import MEASURES
+from unlearn_bench.compare.trace import MEASURES, Kind, TraceError
 
 FORMAT = 1
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 PARTS = ("", ".stderr", ".low", ".high", ".n", ".missing", ".delta", ".direction")
 CALIBRATED_PARTS = (".calibrated", ".calibrated.low", ".calibrated.high", ".calibrated.form")
+TRACE_PARTS = ("", ".stderr", ".low", ".high")
 OVERALL = ("value", "low", "high", "gain", "keep")  # `overall` alone is the value
 IDENTITY = ("method", "seed", "role", "status", "reason")
 ProvenanceName = Literal[
@@ -56,7 +57,7 @@ def render_csv(board: Board) -> str:
     parts = (*PARTS, *CALIBRATED_PARTS)
     measured = [column.name + part for column in board.columns for part in parts]
     overall = [f"overall.{name}".removesuffix(".value") for name in OVERALL]
-    traced = [f"trace.{kind}" for kind in MEASURES]
+    traced = [f"trace.{kind}{part}" for kind in MEASURES for part in TRACE_PARTS]
     heads = (*IDENTITY, *overall, *measured, *traced, *COSTS, *TUNING, *PROVENANCE)
     writer.writerow([safe_text(name) for name in heads])
     for row in board.rows:
@@ -69,7 +70,7 @@ def render_csv(board: Board) -> str:
                     for column in board.columns
                     for cell in (*score_cells(row, column), *calibrated_cells(row, column))
                 ),
-                *(number(row.trace.get(kind)) for kind in MEASURES),
+                *(cell for kind in MEASURES for cell in trace_cells(row, kind)),
                 *(number(row.costs.get(name)) for name in COSTS),
                 *(number(row.tuning.get(name)) for name in TUNING),
                 *(safe_text(row.provenance.get(name, "")) for name in PROVENANCE),
@@ -93,6 +94,12 @@ def calibrated_cells(row: Row, column: Column) -> list[str]:
     if found is None:
         return [""] * len(CALIBRATED_PARTS)
     return [*map(number, (found.value, found.low, found.high)), found.form]
+
+
+def trace_cells(row: Row, kind: Kind) -> list[str]:
+    """One cell for each of TRACE_PARTS."""
+    error = row.trace_errors.get(kind, TraceError())
+    return [*map(number, (row.trace.get(kind), error.stderr, error.low, error.high))]
 
 
 def number(value: float | int | None) -> str:
@@ -180,6 +187,10 @@ def summary_json(row: Row) -> dict[str, Any]:
             for name, score in row.calibrated.items()
         },
         "trace": {kind: _plain(row.trace.get(kind)) for kind in MEASURES},
+        "trace_errors": {
+            kind: {part: _plain(getattr(error, part)) for part in ("stderr", "low", "high")}
+            for kind, error in row.trace_errors.items()
+        },
     }
 
 

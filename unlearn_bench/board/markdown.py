@@ -20,6 +20,7 @@ from unlearn_bench.board.table import (
     tuning_figures,
 )
 from unlearn_bench.board.visible import visible
+from unlearn_bench.compare.trace import TraceError
 
 ASKED = "asked"  # hashes, for programs: they stand in the JSON
 DIGITS = 8  # of a cell's key
@@ -57,7 +58,8 @@ def render_markdown(board: Board) -> str:
         for column in columns:
             text = figure(row.scores.get(column.name))
             cells.append(_bold(text, row.method in best[column.name]))
-        cells += [signed(row.trace.get(kind)) for kind in kinds]
+        errors = (row.trace_errors.get(kind, TraceError()).stderr for kind in kinds)
+        cells += [signed(row.trace.get(kind), e) for kind, e in zip(kinds, errors, strict=True)]
         cells += [_seconds(row, "edit_seconds"), _seconds(row, "evaluate_seconds")]
         cells += [*(tuning_figures(row) if tuned else ()), _keys(board, row)]
         lines.append(table_line(cells))

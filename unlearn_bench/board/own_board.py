@@ -150,8 +150,10 @@ def _overall(row: Mapping[str, Any]) -> Iterator[Score]:
 
 
 def _trace(row: Mapping[str, Any]) -> Iterator[Score]:
+    errors = row.get(f"{TRACE}_errors") or {}
     for kind, value in (row.get(TRACE) or {}).items():
-        yield _score(Column(TRACE, kind, "higher", "mean change", False), {"value": value})
+        column = Column(TRACE, kind, "higher", "mean change", False)
+        yield _score(column, {**errors.get(kind, {}), "value": value})
 
 
 def _calibrated(

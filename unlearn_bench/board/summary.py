@@ -26,7 +26,14 @@ from unlearn_bench.compare.overall import (
     overall_of_seeds,
     parts_of,
 )
-from unlearn_bench.compare.trace import Kind, trace_deltas
+from unlearn_bench.compare.trace import (
+    MEASURES,
+    Kind,
+    TraceError,
+    error_over_seeds,
+    paired_error,
+    trace_deltas,
+)
 from unlearn_bench.protocols.catalog import MINI, Protocol
 from unlearn_bench.schema import ItemScore
 
@@ -74,7 +81,8 @@ def with_summary(board: Board, cells: Cells) -> Board:
                 for column in board.columns
                 if column.headline and column.name in left_out
             },
-        )
+        ),
+        cells,
     )
 
 
@@ -145,11 +153,12 @@ def _calibrate_cell(
     return found
 
 
-def with_trace(board: Board) -> Board:
+def with_trace(board: Board, cells: Cells | None = None) -> Board:
     """The board with TRACE's deltas, each over the same tasks in every row: those the target has.
 
     A row that lacks one of them has no delta of that kind, since a mean over other tasks is another
-    number. In a row of means they are the mean of the seeds' own.
+    number. In a row of means they are the mean of the seeds' own. cells: whose items say how sure
+    they are; a row without any keeps what it came with, where its delta is the same.
     """
     targets = {row.seed: list(row.scores.values()) for row in board.rows if row.role == "target"}
     tasks: dict[Kind, tuple[str, ...]] = {}
@@ -163,14 +172,63 @@ def with_trace(board: Board) -> Board:
             own.kind: own.value for own in found if own.tasks and own.tasks == tasks[own.kind]
         }
     known = {column.task for column in board.columns}
+    named = {
+        kind: tuple(task if task in known else task + MINI for task in own)
+        for kind, own in tasks.items()
+    }
+    rows = [replace(row, trace=_row_trace(row, deltas)) for row in board.rows]
+    errors = {
+        (row.method, row.seed): _row_errors(row, old, named, cells)
+        for row, old in zip(rows, board.rows, strict=True)
+        if row.seed != MEAN
+    }
     return replace(
         board,
-        rows=tuple(replace(row, trace=_row_trace(row, deltas)) for row in board.rows),
-        trace={
-            kind: tuple(task if task in known else task + MINI for task in own)
-            for kind, own in tasks.items()
-        },
+        rows=tuple(replace(row, trace_errors=_over_rows(row, errors)) for row in rows),
+        trace=named,
     )
+
+
+def _row_errors(
+    row: Row, old: Row, tasks: Mapping[Kind, Sequence[str]], cells: Cells | None
+) -> dict[Kind, TraceError]:
+    """Of one seed's deltas, from its items and the target's."""
+    own, target = (
+        (cells.items.get((name, row.seed), {}) for name in (row.method, cells.target))
+        if cells
+        else ({}, {})
+    )
+    if not own or not target or cells is None:
+        return {kind: e for kind, e in old.trace_errors.items() if same_delta(row, old, kind)}
+    found = {}
+    for kind in row.trace:
+        names = [(task, MEASURES[kind][task.removesuffix(MINI)]) for task in tasks[kind]]
+        found[kind] = paired_error(
+            [
+                (cells.protocols[task].metrics[name], own[task, name], target[task, name])
+                for task, name in names
+            ]
+        )
+    return found
+
+
+def same_delta(one: Row, other: Row, kind: Kind) -> bool:
+    """Whether two rows have the same delta of that kind, up to rounding."""
+    values = (row.trace.get(kind, math.nan) for row in (one, other))
+    return math.isclose(*values, rel_tol=1e-9, abs_tol=1e-9)
+
+
+def _over_rows(
+    row: Row, errors: Mapping[tuple[str, str], Mapping[Kind, TraceError]]
+) -> dict[Kind, TraceError]:
+    """A seed's own; in a row of means those over its seeds."""
+    if row.seed != MEAN:
+        return dict(errors[row.method, row.seed])
+    seeds = [own for (method, _), own in errors.items() if method == row.method]
+    return {
+        kind: error_over_seeds(value, [own[kind] for own in seeds if kind in own])
+        for kind, value in row.trace.items()
+    }
 
 
 def _row_trace(
@@ -201,26 +259,9 @@ def overall_notes(board: Board) -> list[str]:
 
 
 def trace_notes(board: Board) -> list[str]:
-    """Which tasks TRACE's deltas are means over, and how sure each row's is."""
-    lines = []
-    for kind in trace_kinds(board):
-        tasks = ", ".join(board.trace[kind])
-        line = f"trace.{kind}: mean change from the target, better above 0, of {tasks}"
-        errors = ", ".join(f"{error:.3f} {name}" for name, error in _errors(board, kind).items())
-        lines.append(f"{line}; standard error at most {errors}" if errors else line)
-    return lines
-
-
-def _errors(board: Board, kind: Kind) -> dict[str, float]:
-    """By method the delta's standard error, of the rows that people see.
-
-    Made of the board's own scores, so that a board that is read back says the same.
-    """
-    targets = {row.seed: row for row in board.rows if row.role == "target"}
-    found = {}
-    for row in board.shown_rows():
-        target = targets.get(row.seed)
-        if kind in row.trace and target is not None and row.role != "target":
-            deltas = trace_deltas(list(target.scores.values()), list(row.scores.values()))
-            found[row.method] = next(one.stderr for one in deltas if one.kind == kind)
-    return {name: error for name, error in found.items() if math.isfinite(error)}
+    """Which tasks TRACE's deltas are means over."""
+    return [
+        f"trace.{kind}: mean change from the target, better above 0, of "
+        + ", ".join(board.trace[kind])
+        for kind in trace_kinds(board)
+    ]

@@ -12,7 +12,7 @@ from unlearn_bench.board.visible import visible
 from unlearn_bench.compare.aggregate import delta, over_seeds
 from unlearn_bench.compare.calibrate import Calibrated
 from unlearn_bench.compare.overall import Overall
-from unlearn_bench.compare.trace import Kind
+from unlearn_bench.compare.trace import Kind, TraceError
 from unlearn_bench.schema import Direction, Score
 
 Role = Literal["target", "exact", "method", "control"]
@@ -53,7 +53,8 @@ class Row:
     scores and deltas: by column name; empty when the cell has no scores. costs: by COSTS, None
     where unknown. tuning: by TUNING, of a method that ran as it was tuned: validation objectives of
     its trials, and how many there were. provenance: text by name. calibrated: by column name;
-    overall: made of them, None where nothing was calibrated; trace: TRACE's deltas by kind.
+    overall: made of them, None where nothing was calibrated; trace: TRACE's deltas by kind;
+    trace_errors: how sure they are.
     """
 
     method: str
@@ -69,6 +70,7 @@ class Row:
     calibrated: Mapping[str, Calibrated] = field(default_factory=dict)
     overall: Overall | None = None
     trace: Mapping[Kind, float] = field(default_factory=dict)
+    trace_errors: Mapping[Kind, TraceError] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -271,9 +273,10 @@ def overall_figure(row: Row) -> str:
     return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
 
 
-def signed(value: float | None) -> str:
-    """A change for people, its sign always there; a dash for missing."""
-    return "–" if value is None else f"{value:+.3f}"
+def signed(value: float | None, stderr: float = math.nan) -> str:
+    """`+0.021 ± 0.013`: a change for people, its sign always there; a dash for missing."""
+    text = "–" if value is None else f"{value:+.3f}"
+    return f"{text} ± {stderr:.3f}" if math.isfinite(stderr) else text
 
 
 def best_overall(board: Board) -> set[str]:

@@ -102,7 +102,7 @@ def calibrate(metric: Metric, form: Form, own: Rows, target: Rows, exact: Rows) 
         return Calibrated(form, math.nan, reason=cause)
     if not can_resample(column):
         return Calibrated(form, value)
-    counts = draw_items(column, RESAMPLES, _drawn_alike(own))
+    counts = draw_items(column, RESAMPLES, drawn_alike(own))
     drawn = _scale(metric, form, np.concatenate([reduce_models(column, c) for c in counts], axis=1))
     return Calibrated(form, value, *middle(drawn), drawn=drawn)
 
@@ -238,7 +238,7 @@ def _scale(metric: Metric, form: Form, values: Floats) -> Floats:
         return np.where(np.isfinite(share), np.clip(share, 0.0, 1.0), math.nan)
 
 
-def _drawn_alike(rows: Rows) -> Generator:
+def drawn_alike(rows: Rows) -> Generator:
     """The same for all metrics that the same clusters have: one subject's facts are drawn together
     in all of them, as an overall score of several metrics has to.
     """

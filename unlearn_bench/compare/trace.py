@@ -10,13 +10,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
 
 from unlearn_bench.compare.aggregate import delta
+from unlearn_bench.compare.calibrate import RESAMPLES, draw_over_seeds, drawn_alike, middle
+from unlearn_bench.compare.columns import Floats, align
+from unlearn_bench.compare.intervals import can_resample
+from unlearn_bench.compare.reductions import reduce_models
+from unlearn_bench.compare.resample import draw_items
 from unlearn_bench.errors import IncomparableError
 from unlearn_bench.protocols.catalog import MINI
-from unlearn_bench.schema import Score
+from unlearn_bench.schema import ItemScore, Score
+
+if TYPE_CHECKING:
+    from unlearn_bench.protocols.catalog import Metric
+
+Rows = Sequence[ItemScore]
 
 Kind = Literal["general_ability", "instruction_following", "safety"]
 
@@ -47,20 +59,27 @@ BETTER = {"higher": 1.0, "lower": -1.0}
 class TraceDelta:
     """One kind's delta: positive is better, NaN where `tasks` is empty.
 
-    stderr: √Σ(s₀² + s₁²)/M, of the two models' standard errors in each of the M tasks. Tasks are
-    independent. So are taken the two models' errors, though both answer the same items and models
-    that are alike err alike: scores do not tell their covariance, of which twice would be taken
-    off, so this is an upper bound wherever that is above 0. Where the items are at hand the paired
-    difference is the sharper one (`compare.paired`). NaN where a task has no standard error.
     tasks: those that it is the mean over. missing: the kind's others, which the two models do not
     both have with the same number of items. All without the mark of a mini set.
     """
 
     kind: Kind
     value: float
-    stderr: float
     tasks: tuple[str, ...]
     missing: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TraceError:
+    """How sure a delta is: standard error and 95 % interval; NaN where nothing can be resampled.
+
+    drawn: (resamples,) of the delta, None where there are none.
+    """
+
+    stderr: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    drawn: Floats | None = field(default=None, repr=False, compare=False)
 
 
 def trace_deltas(
@@ -89,28 +108,57 @@ def _change(
     new: Mapping[tuple[str, str], Score],
     task: str,
     metric: str,
-) -> tuple[float, float]:
-    """after − before, turned so that more is better, and its standard error; NaN where it cannot be
-    said.
-    """
+) -> float:
+    """after − before, turned so that more is better; NaN where it cannot be said."""
     score = new.get((task, metric))
     reference = old.get((task, metric))
     if score is None or reference is None or score.task != reference.task:
-        return math.nan, math.nan
+        return math.nan
     if score.direction not in BETTER:
         raise IncomparableError(
             f"{task}.{metric} is {score.direction}: no end of it is better",
             next_step="choose a measure whose direction is higher or lower",
         )
-    change = BETTER[score.direction] * delta(score, reference)
-    return change, math.hypot(score.stderr, reference.stderr)
+    return BETTER[score.direction] * delta(score, reference)
 
 
-def _mean(kind: Kind, changes: Mapping[str, tuple[float, float]]) -> TraceDelta:
-    known = {task: change for task, change in changes.items() if not math.isnan(change[0])}
-    value = stderr = math.nan
-    if known:
-        value = sum(change for change, _ in known.values()) / len(known)
-        stderr = math.hypot(*(error for _, error in known.values())) / len(known)
+def _mean(kind: Kind, changes: Mapping[str, float]) -> TraceDelta:
+    known = {task: change for task, change in changes.items() if not math.isnan(change)}
+    value = sum(known.values()) / len(known) if known else math.nan
     missing = tuple(task for task in changes if task not in known)
-    return TraceDelta(kind, value, stderr, tuple(known), missing)
+    return TraceDelta(kind, value, tuple(known), missing)
+
+
+def paired_error(measures: Sequence[tuple[Metric, Rows, Rows]]) -> TraceError:
+    """Of one model's delta: bootstrap over the items of its tasks, in pairs with the target's.
+
+    measures: each task's metric with the model's rows and the target's. Items are drawn as for
+    calibrated scores, so tasks are independent and what both models say of one item goes together.
+    """
+    if not measures:
+        return TraceError()
+    total: Floats | float = 0.0
+    value = 0.0
+    for metric, own, target in measures:
+        column = align(metric.reduce, [own, target], ["the cell", "the target"])
+        if not can_resample(column):
+            return TraceError()
+        counts = draw_items(column, RESAMPLES, drawn_alike(own))
+        values = np.concatenate([reduce_models(column, drawn) for drawn in counts], axis=1)
+        total = total + BETTER[metric.direction] * (values[0] - values[1])
+        here, there = reduce_models(column)
+        value += BETTER[metric.direction] * float(here - there)
+    return _error(value / len(measures), np.asarray(total) / len(measures))
+
+
+def error_over_seeds(value: float, seeds: Sequence[TraceError]) -> TraceError:
+    """Of a mean of several seeds' deltas: items drawn again, and Student's t over the seeds."""
+    drawn = draw_over_seeds([one.drawn for one in seeds]) if seeds else None
+    return TraceError() if drawn is None else _error(value, drawn)
+
+
+def _error(value: float, drawn: Floats) -> TraceError:
+    """Shares change by 1 at most. The value belongs to its interval, however skewed the draws."""
+    low, high = middle(drawn)
+    low, high = max(min(low, value), -1.0), min(max(high, value), 1.0)
+    return TraceError(float(drawn.std(ddof=1)), low, high, drawn)
