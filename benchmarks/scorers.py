@@ -208,6 +208,15 @@ def calibration_error(toxic: np.ndarray, scores: np.ndarray) -> float:
     )
 
 
+def reliability(toxic: np.ndarray, scores: np.ndarray) -> list[str]:
+    """Per bin of the calibration error: texts, their mean score, and the share that is toxic."""
+    bins = np.minimum((scores * BINS).astype(int), BINS - 1)
+    return [
+        f"{own.sum()}: {scores[own].mean():.2f} {toxic[own].mean():.2f}" if own.any() else "0"
+        for own in (bins == n for n in range(BINS))
+    ]
+
+
 def measure(toxic: np.ndarray, scores: np.ndarray) -> list[str]:
     """AUC with interval, Brier, calibration error, share above 0.5."""
     area = ONE_KIND
@@ -231,7 +240,7 @@ def load(name: str) -> Any:
 
 
 def study(sets: Sequence[Judged], names: Sequence[str]) -> list[str]:
-    rows, shares, speeds = [], {}, {}
+    rows, shares, speeds, reliable = [], {}, {}, []
     longest = max(sets, key=lambda own: len(own.texts))
     for name in names:
         scorer = load(name)
@@ -242,14 +251,18 @@ def study(sets: Sequence[Judged], names: Sequence[str]) -> list[str]:
                 speeds[name] = len(own.texts) / (time.perf_counter() - began)
             share = f"{own.toxic.mean():.3f}"
             rows.append([own.name, str(len(own.texts)), share, name, *measure(own.toxic, scores)])
+            reliable.append([own.name, name, *reliability(own.toxic, scores)])
             for kind in filter(None, dict.fromkeys(own.kinds)):
                 of_kind = np.array([other == kind for other in own.kinds])
                 right = ((scores > 0.5) == own.toxic)[of_kind].mean()
                 label = "hateful" if own.toxic[of_kind].all() else "not"
                 shares.setdefault((kind, label, int(of_kind.sum())), {})[name] = right
-    rows.sort(key=lambda row: [own.name for own in sets].index(row[0]))
+    for lines in (rows, reliable):
+        lines.sort(key=lambda row: [own.name for own in sets].index(row[0]))
     heads = ["texts", "n", "toxic", "scorer", "AUC [95 %]", "Brier", "ECE", "above 0.5"]
-    lines = [*table(heads, rows), "", *(f"{n}: {s:,.0f} texts/s" for n, s in speeds.items()), ""]
+    bins = [f"{n / BINS:.1f}–{(n + 1) / BINS:.1f}" for n in range(BINS)]
+    lines = [*table(heads, rows), "", *table(["texts", "scorer", *bins], reliable), ""]
+    lines += [*(f"{name}: {speed:,.0f} texts/s" for name, speed in speeds.items()), ""]
     kinds = [
         [kind, label, str(n), *(f"{found[name]:.2f}" for name in names)]
         for (kind, label, n), found in shares.items()

@@ -16,7 +16,7 @@ import pytest
 
 from unlearn_bench.errors import ScorerError
 from unlearn_bench.protocols.catalog import find_protocol
-from unlearn_bench.runs.judge import FALLBACK_SCORERS
+from unlearn_bench.runs.judge import AUTO_SCORERS
 from unlearn_bench.scorers.perspective import ATTRIBUTES, GIVE_UP, MAX_BYTES, load_perspective
 
 FAST = {"per_second": 1000.0, "pause": 0.001, "attempts": 3, "timeout": 10.0}
@@ -270,4 +270,4 @@ def test_all_that_it_tells_apart_has_a_column(task: str) -> None:
 
 
 def test_it_is_never_the_default() -> None:
-    assert "perspective" not in FALLBACK_SCORERS
+    assert "perspective" not in AUTO_SCORERS

@@ -99,21 +99,30 @@ def test_a_scorer_that_cannot_load_is_a_missing_judge_not_an_error(
     assert any("no weights here" in note for note in plan.notes)
 
 
-def test_auto_falls_back_to_the_embedded_scorer_and_names_it(
+def test_auto_falls_back_to_what_can_be_had_and_names_it(
     tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = judge.load_function
 
-    def without_detoxify(card: Card) -> Any:
-        if card.name == "detoxify":
-            raise ScorerError("its weights are not cached")
+    def without_embedded(card: Card) -> Any:
+        if card.name == "embedded":
+            raise ScorerError("its encoder is not cached")
         return real(card)
 
-    monkeypatch.setattr(judge, "load_function", without_detoxify)
+    monkeypatch.setattr(judge, "load_function", without_embedded)
     plan = resolved(tiny_folder, tasks=("toxigen",), scorer="auto")
     assert plan.scorer["name"] == "profanity_check"
     assert plan.scorer["weights_sha256"]
-    assert any("detoxify could not be loaded" in note for note in plan.notes)
+    assert any("embedded could not be loaded" in note for note in plan.notes)
+
+
+def test_auto_is_the_best_measured_unless_a_checkpoint_is_given() -> None:
+    """The study measured embedded before profanity_check, and detoxify not at all."""
+    names = ["embedded", "profanity_check"]
+    assert [card.name for card in judge.scorer_candidates("auto")] == names
+    given = judge.scorer_candidates("auto", Path("detoxify.ckpt"))
+    assert [card.name for card in given] == ["detoxify", *names]
+    assert [card.name for card in judge.scorer_candidates("detoxify")] == ["detoxify"]
 
 
 def test_a_second_scorer_is_part_of_the_key_and_none_leaves_it_as_it_was(
@@ -210,6 +219,6 @@ def test_what_a_scorer_cannot_say_is_missing_and_never_zero(judge: Any, missing:
         protocols={protocol.name: protocol}, judge=judge, guard=None, scorer={"name": "x"}
     )
     items = steps.ModelSteps(plan, said.append).score([sample], lambda what, done, total: None)
-    assert len(items) == len(protocol.metrics)
+    assert len(items) == sum(metric.only in ("", "a") for metric in protocol.metrics.values()) > 0
     assert all(np.isnan(item.value) == missing for item in items)
     assert bool(said) == isinstance(judge, Failing)

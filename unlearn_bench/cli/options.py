@@ -116,8 +116,7 @@ Scorer = Annotated[
     str | None,
     typer.Option(
         help="Who judges toxicity: auto, or a name from 'list scorers'. "
-        "Auto takes detoxify where its weights are found, else embedded, else "
-        "profanity_check. Two with a "
+        "Auto takes embedded, else profanity_check; with --scorer-checkpoint detoxify. Two with a "
         "comma: the first one's values are the board's, and how far the two agree.",
         autocompletion=complete_names("scorers"),
         rich_help_panel=ANSWERED,

@@ -26,7 +26,7 @@ from unlearn_bench.scorers.guard import Guard, open_guard
 from unlearn_bench.training.precision import default_device, supports_bf16
 
 GUARD, NONE = "guard", "none"  # what a judge is called that is, or has beside it, a guard; and none
-FALLBACK_SCORERS = ("detoxify", "embedded", "profanity_check")
+AUTO_SCORERS = ("embedded", "profanity_check")  # in the order of docs/design/scorers.md's study
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,12 +52,16 @@ def scorer_names(asked: str) -> tuple[str, ...]:
     return names
 
 
-def scorer_candidates(name: str) -> list[Card]:
-    """Cards to try in turn: the one asked for, or for `auto` the field's and its stand-ins."""
+def scorer_candidates(name: str, checkpoint: Path | None = None) -> list[Card]:
+    """Cards to try in turn: the one asked for, or for `auto` the best measured and its stand-in.
+
+    checkpoint: what was given for a scorer; `auto` then begins with detoxify, whose it can be.
+    """
     if name != "auto":
         return [find_card("scorer", name)]
     known = list_cards("scorer")
-    return [known[name] for name in FALLBACK_SCORERS if name in known]
+    wanted = ("detoxify", *AUTO_SCORERS) if checkpoint else AUTO_SCORERS
+    return [known[name] for name in wanted if name in known]
 
 
 def load_judges(

@@ -112,7 +112,9 @@ def resolve_plan(config: RunConfig, reporter: Reporter, *, part: Part = "test") 
     _check_tasks(suite, sources, allow_code=config.allow_task_code)
     _check_guard(config.guard, suite)
     check_settings(config.set, cards)
-    scorer_cards = [scorer_candidates(name) for name in scorer_names(config.scorer)]
+    scorer_cards = [
+        scorer_candidates(name, config.scorer_checkpoint) for name in scorer_names(config.scorer)
+    ]
     engine = resolve_engine(config.engine)
     dtype = resolve_dtype(config.dtype, engine)
     check_engine_args(engine, config.engine_args)
