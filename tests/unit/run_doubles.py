@@ -108,6 +108,9 @@ class SmallSteps:
         ]
         return rows, {"loaded": hashlib.sha256(text.encode()).hexdigest()}
 
+    def start_seconds(self) -> float:
+        return 0.0
+
     def score(self, samples: Sequence[Sample], tick: Any) -> list[ItemScore]:
         self.calls.append("score")
         toxicity = len(samples[0].outputs[0]) / 100 if self.scorer_works else math.nan

@@ -209,6 +209,10 @@ def test_the_whole_command_and_a_longer_sequence_afterwards(
     assert table["grad_diff", "2"]["status"] == "not_applicable"
     assert table["noop", "0"]["forget:1/2.forget_extraction_strength.n"] == "3"
     assert not list(tmp_path.rglob("checkpoint"))
+    records = [json.loads(path.read_bytes()) for path in Path("out").glob("cells/*/record.json")]
+    times = {own["method"]: own["seconds"] for own in records if "start" in own["seconds"]}
+    assert list(times) == ["noop"]  # one engine, started by the first cell, served all
+    assert min(times["noop"].values()) > 0
     capsys.readouterr()
     code, longer = run("forget:1/2,update,forget:2/2", tiny_folder)
     assert code == 0

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -13,9 +15,11 @@ from tests.unit.run_doubles import SmallSteps, cell, plan
 from tests.unit.test_execute import Screen
 from unlearn_bench import commands
 from unlearn_bench.runs import detectable, outlook
+from unlearn_bench.runs import execute as execution
 from unlearn_bench.runs.estimate import Estimate
 from unlearn_bench.runs.execute import execute
 from unlearn_bench.runs.time_left import TimeLeft
+from unlearn_bench.schema import Sample
 
 
 def estimate(edit: float, evaluate: float) -> Estimate:
@@ -84,6 +88,35 @@ def test_a_run_says_it_at_every_cells_end(tmp_path: Path) -> None:
     ends = [line for line in screen.text.splitlines() if "success" in line]
     assert ends[0].endswith("; about 50 min left")
     assert ends[1].endswith("score 0.0 s)")
+
+
+@pytest.mark.parametrize(("expected", "first", "other"), [(60, 92, 60), (45, 24, 8)])
+def test_the_engines_start_teaches_nothing_of_the_cells_that_follow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expected: float, first: float, other: float
+) -> None:
+    """The first evaluation starts the engine: in the second case 16 s, and then every one takes 8.
+    What is left after the first cell is right however wrong the estimates were.
+    """
+    now = [0.0]
+    monkeypatch.setattr(execution, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+
+    class Starting(SmallSteps):
+        def evaluate(self, *given: Any) -> tuple[list[Sample], Any]:
+            now[0] += other + self.start_seconds()
+            return super().evaluate(*given)
+
+        def start_seconds(self) -> float:
+            return first - other if not any("noop 1" in call for call in self.calls) else 0.0
+
+    screen, cells = Screen(), [cell("noop", seed) for seed in range(16)]
+    results = execute(
+        plan(tmp_path, *cells), Starting, screen, [estimate(0, expected)] * len(cells)
+    )
+    ends = [line for line in screen.text.splitlines() if ": success" in line]
+    assert ends[0].endswith(f"; about {15 * other / 60:.0f} min left")
+    assert [r.record.seconds["evaluate"] for r in results] == pytest.approx([other] * 16)
+    assert results[0].record.seconds["start"] == first - other
+    assert "start" not in results[1].record.seconds
 
 
 def test_what_is_only_judged_again_is_not_expected_to_be_asked_again(tmp_path: Path) -> None:

@@ -36,6 +36,9 @@ class Steps(Protocol):
     def evaluate(self, cell: Cell, checkpoint: Path, tick: Tick) -> tuple[list[Sample], Any]:
         """Ask the suite's items of `checkpoint`; also return what proves which model answered."""
 
+    def start_seconds(self) -> float:
+        """Those of the last evaluation's in which what answers was started; 0 where it ran."""
+
     def divide_batches(self, cell: Cell, half: Half, divisor: int) -> bool:
         """Read only one in `divisor` of a batch's texts at a time in this half of this cell, from
         now on. False where it has no batches that could be so small.

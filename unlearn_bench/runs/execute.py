@@ -345,6 +345,8 @@ class Session:
         samples, proof = self._afford(
             work, steps, "evaluate", lambda tick: steps.evaluate(work.cell, checkpoint, tick)
         )
+        if start := steps.start_seconds():  # told apart: no other cell of this process has it
+            work.seconds |= {"evaluate": work.seconds["evaluate"] - start, "start": start}
         work.files["samples.parquet"] = store.write_samples(
             work.folder / "samples.parquet", samples
         )

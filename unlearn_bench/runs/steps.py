@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,7 @@ class ModelSteps:
         self._saved = ""  # fingerprint of the running cell's checkpoint, taken as it was written
         self._tasks: dict[str, Any] | None = None
         self._divisors: dict[tuple[str, Half], int] = {}  # of batches, by cell
+        self._loaded_at = self._start_seconds = 0.0
 
     def prepare(self, tick: Tick) -> None:
         """Train the target, and the exact model of every cell that needs one, unless cached.
@@ -207,10 +209,18 @@ class ModelSteps:
         """Swap the checkpoint in, prove it, and ask every item; then θ₀, what it thinks of the
         texts.
         """
+        began, cold = time.perf_counter(), self._engine is None
         tasks, protocols = self._items(), self.plan.protocols.values()
         positions = asked_positions(protocols, self.plan.suite.limits, tasks)
         samples, proof = self._ask(cell, checkpoint, tick, tasks, positions)
+        self._start_seconds = self._loaded_at - began - proof.seconds if cold else 0.0
         return samples, dataclasses.asdict(proof)
+
+    def start_seconds(self) -> float:
+        """Of the last evaluation, until the engine held its first model: what proves that every
+        model costs again.
+        """
+        return self._start_seconds
 
     def ask_some(
         self, cell: Cell, checkpoint: Path, only: Mapping[str, Collection[str]], tick: Tick
@@ -240,6 +250,7 @@ class ModelSteps:
         self._engine.batch_divisor = self._divisor(cell, "evaluate")
         tick("load the checkpoint", 0, 0)
         proof = self._engine.load(checkpoint, self._saved)
+        self._loaded_at = time.perf_counter()
         samples = evaluate(
             self._engine,
             tasks,
