@@ -257,8 +257,8 @@ def study(sets: Sequence[Judged], names: Sequence[str]) -> list[str]:
                 right = ((scores > 0.5) == own.toxic)[of_kind].mean()
                 label = "hateful" if own.toxic[of_kind].all() else "not"
                 shares.setdefault((kind, label, int(of_kind.sum())), {})[name] = right
-    for lines in (rows, reliable):
-        lines.sort(key=lambda row: [own.name for own in sets].index(row[0]))
+    for found in (rows, reliable):
+        found.sort(key=lambda row: [own.name for own in sets].index(row[0]))
     heads = ["texts", "n", "toxic", "scorer", "AUC [95 %]", "Brier", "ECE", "above 0.5"]
     bins = [f"{n / BINS:.1f}–{(n + 1) / BINS:.1f}" for n in range(BINS)]
     lines = [*table(heads, rows), "", *table(["texts", "scorer", *bins], reliable), ""]
