@@ -123,6 +123,7 @@ def print_halves(parts: Sequence[Sequence[Look]]) -> None:
 def memory_growth(looks: Sequence[Look], cells: int) -> float:
     """Share by which memory grows over the run: the slope of one line over cells through the means
     of every method, since methods differ. What a method's first cell loads stays, and is no growth.
+    NaN with fewer than three cells of each.
     """
     seeds, methods = cells // len(METHODS), defaultdict(list)
     for look in looks:
@@ -135,7 +136,7 @@ def memory_growth(looks: Sequence[Look], cells: int) -> float:
         up += sum((look.cells - middle) * (look.memory - mean) for look in own)
         across += sum((look.cells - middle) ** 2 for look in own)
     if not across:
-        return 0.0
+        return math.nan
     return up / across * cells / statistics.median(look.memory for look in looks)
 
 
@@ -194,7 +195,8 @@ def main() -> None:
     cells = seeds * len(METHODS)
     parts, growth = halves(looks, cells), memory_growth(looks, cells)
     print_halves(parts)
-    print(f"memory grows by {growth:.1%} over {cells} cells; {MEMORY_GROWTH:.0%} is the bound")
+    shown = "needs more cells for a line" if math.isnan(growth) else f"grows by {growth:.1%}"
+    print(f"memory {shown}, over {cells} cells; {MEMORY_GROWTH:.0%} is the bound")
     wrong = too_much(parts) + left_over(family, run)
     if growth > MEMORY_GROWTH:
         wrong.append("memory grows")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import subprocess
 import sys
 import time
@@ -49,6 +50,7 @@ def test_methods_may_differ_and_the_line_within_them_may_not_rise(soak: Any) -> 
     assert soak.memory_growth(rising, CELLS) == pytest.approx(300 / median, rel=0.01)
     begun = looks(soak, lambda cells: 1000 if cells % 20 else 10)  # loading in the first ones
     assert soak.memory_growth(begun, CELLS) == 0
+    assert math.isnan(soak.memory_growth(flat[:20], 10))  # two cells of each method: no line
 
 
 def test_a_second_half_with_more_files_or_processes_or_slower_cells_is_told(soak: Any) -> None:
