@@ -10,9 +10,8 @@ and bytes, its answers and scores are so to the byte, no cell that was finished 
 again, and no process and no model is left. Prints a line per kill and per round; the exit code is 1
 when a round was not right.
 
---prepare: the model is the base, and each run trains the target first, into a cache of the round's
-own. The recipe is one and takes its minute or two for the smallest model too, so a round takes
-minutes: give it half an hour.
+--prepare: the model is the base, and each round trains the target first, into a cache of its own: a
+quarter of a minute on two cores that have nothing else to do.
 """
 
 from __future__ import annotations

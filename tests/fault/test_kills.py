@@ -15,7 +15,7 @@ SMALL = (
     *("--tasks", "toxigen_mini", "--limit", "13", "--dtype", "float32", "--offline"),
     *("--scorer", "profanity_check"),
 )
-SEED = 152  # kills the command at 55 % of the time, then all processes at 74 %
+SEED = 80364  # kills all processes at 45 % of the time, then the command at 62 %
 
 
 @pytest.mark.slow
