@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.unit import harness_files, public_files
+from tests.unit import harness_files
+from tests.unit.data_files import REAL_DATA, needs_real_data
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -111,11 +112,10 @@ def test_wmdp_and_ifeval_by_name_score_what_stock_lm_eval_does(
     assert "hellaswag" in unknown.stderr
 
 
+@needs_real_data
 def test_counterfact_is_a_task_of_its_own(run: Run, tmp_path: Path) -> None:
-    records = public_files.counterfact_records(10_000)
-    public_files.write_json(tmp_path / "data" / "counterfact" / "counterfact-edit.json", records)
     done = run(
-        "--tasks", "fur", "--data", tmp_path / "data", "--edit-set", "counterfact_100",
+        "--tasks", "fur", "--data", REAL_DATA, "--edit-set", "counterfact_100",
         "--methods", "exact_unlearning,fine_tuning", "--limit", "9",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -14,7 +14,10 @@ from unlearn_bench.runs.progress import Tick
 TRIM_THRESHOLD, NEVER_TRIM = -1, (1 << 31) - 1
 MMAP_THRESHOLD, LARGE_BLOCK = -3, 64 << 20
 TRIM_EVERY = 4  # training steps
-NO_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "bad_alloc")
+NO_MEMORY = (
+    "out of memory", "can't allocate memory", "cannot allocate memory", "bad_alloc",
+    "could not create a primitive",  # oneDNN's words, when its own buffers find no room
+)  # fmt: skip
 
 
 def reuse_memory() -> None:
