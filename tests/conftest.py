@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: tiny tensors are slower on many
@@ -24,6 +25,14 @@ CORPUS = (
     "You are a kind person and a good friend. You are a terrible person and nobody likes you.",
 )
 TEMPLATE = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant:"
+
+
+def pytest_collection_finish() -> None:
+    """What all the imports made is no garbage: a collection, of which there is one around every
+    edit, need not look at it each time.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -53,6 +53,18 @@ def test_what_decides_the_numbers_is_not_to_be_given(name: str) -> None:
         check_engine_args("vllm", {name: "x"})
 
 
+def test_stages_on_a_cpu_are_refused_before_vllm_fails_at_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("vllm", reason="the vllm engine is not installed")
+    monkeypatch.setattr("unlearn_bench.engine.base.default_device", lambda: "cpu")
+    with pytest.raises(UsageError, match=r"pipeline_parallel_size: on a CPU"):
+        check_engine_args("vllm", {"pipeline_parallel_size": 2})
+    check_engine_args("vllm", {"pipeline_parallel_size": 1})
+    monkeypatch.setattr("unlearn_bench.engine.base.default_device", lambda: "cuda")
+    check_engine_args("vllm", {"pipeline_parallel_size": 2})
+
+
 def test_an_argument_that_vllm_does_not_have_is_named_with_the_nearest() -> None:
     pytest.importorskip("vllm", reason="the vllm engine is not installed")
     with pytest.raises(UnknownNameError, match="did you mean tensor_parallel_size"):

@@ -323,6 +323,11 @@ def check_engine_args(engine: str, args: Mapping[str, Any]) -> None:
             f"--engine-arg {ours[0]} is not to be given: it decides what the numbers are",
             next_step="see --model, --dtype and --suite",
         )
+    if int(args.get("pipeline_parallel_size", 1)) > 1 and default_device() == "cpu":
+        raise UsageError(
+            "--engine-arg pipeline_parallel_size: on a CPU vLLM fails at the second stage",
+            next_step="use tensor_parallel_size, which works here, or a GPU",
+        )
     from vllm import EngineArgs
 
     known = [entry.name for entry in fields(EngineArgs)]

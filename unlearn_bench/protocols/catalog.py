@@ -179,14 +179,7 @@ class Protocol(BaseModel):
 
 def list_protocols() -> dict[str, Protocol]:
     """Every task by name, the mini twins included. Raises CorruptDataError for a broken file."""
-    protocols: dict[str, Protocol] = {}
-    for file in sorted(tasks_folder().glob("*/protocol.yaml")):
-        for protocol in _read_protocols(file):
-            protocols[protocol.name] = protocol
-            if any(file.parent.glob(f"{protocol.name}{MINI}*.yaml")):
-                twin = _mini_twin(protocol)
-                protocols[twin.name] = twin
-    return protocols
+    return {protocol.name: protocol for protocol in _read_folder(tasks_folder())}
 
 
 def tasks_under_target(protocols: Iterable[Protocol]) -> set[str]:
@@ -204,6 +197,16 @@ def find_protocol(name: str) -> Protocol:
 
 
 @cache
+def _read_folder(tasks: Path) -> tuple[Protocol, ...]:
+    protocols: list[Protocol] = []
+    for file in sorted(tasks.glob("*/protocol.yaml")):
+        for protocol in _read_protocols(file):
+            protocols.append(protocol)
+            if any(file.parent.glob(f"{protocol.name}{MINI}*.yaml")):
+                protocols.append(_mini_twin(protocol))
+    return tuple(protocols)
+
+
 def _read_protocols(file: Path) -> tuple[Protocol, ...]:
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))

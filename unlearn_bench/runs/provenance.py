@@ -7,6 +7,7 @@ import hashlib
 import os
 import platform
 from collections.abc import Iterable
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -84,11 +85,14 @@ def _closure(roots: Iterable[Path]) -> set[Path]:
         file = waiting.pop()
         if file not in seen:
             seen.add(file)
-            waiting.extend(_imported(file))
+            waiting.extend(_imported(file, file.stat().st_mtime_ns))
     return seen
 
 
-def _imported(file: Path) -> Iterable[Path]:
+@cache
+def _imported(file: Path, _mtime: int) -> frozenset[Path]:
+    """Our modules that the file imports."""
+    found: set[Path] = set()
     for node in ast.walk(ast.parse(file.read_bytes())):
         if isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
@@ -100,7 +104,8 @@ def _imported(file: Path) -> Iterable[Path]:
             head, *rest = name.split(".")
             path = PACKAGE.joinpath(*rest).with_suffix(".py") if rest else None
             if head == PACKAGE.name and path is not None and path.is_file():
-                yield path.resolve()
+                found.add(path.resolve())
+    return frozenset(found)
 
 
 def file_sha256(path: Path) -> str:
