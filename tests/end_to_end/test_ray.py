@@ -21,7 +21,7 @@ pytest.importorskip("ray", reason="ray is not installed")
 pytestmark = [pytest.mark.slow, pytest.mark.end_to_end]
 
 ROOT = Path(__file__).resolve().parents[2]
-METHODS = "mortal.py,random_noise,gradient_ascent,grad_diff,npo,simnpo"
+METHODS = "mortal.py,random_noise,gradient_ascent,npo"
 MORTAL = """
 import os
 import signal
@@ -150,7 +150,7 @@ def test_what_a_lost_process_or_node_did_another_does_and_the_board_is_the_local
         assert len(re.findall(rf"{one} seed 0: (?:edit|ask) on node", said)) >= 2
     assert board(tmp_path / "ray") == board(tmp_path / "local")
     found = cells(tmp_path / "ray", "scores.json", "items.parquet", "samples.parquet")
-    assert len(found) == 3 * 7  # noop among them
+    assert len(found) == 3 * 5  # noop among them
     assert found == cells(tmp_path / "local", "scores.json", "items.parquet", "samples.parquet")
     assert cells(mirror, "*.*") == cells(tmp_path / "ray", "*.*")
     assert not list(mirror.rglob("*.safetensors"))

@@ -117,13 +117,3 @@ def scarcely(folder: Path, model: Path, *launcher: Any) -> subprocess.CompletedP
     methods = ("--methods", "scarce.py,npo", "--set", "npo.steps=1")
     job = (*EVALUATE[: EVALUATE.index("--methods")], *methods, "--model", model)
     return launch(*launcher, "-m", "unlearn_bench", *job, folder=folder)
-
-
-@pytest.mark.parametrize("command", ["tune", "sequence"])
-def test_what_decides_by_its_own_results_is_refused(command: str, tmp_path: Path) -> None:
-    done = accelerate(
-        *("--config_file", FSDP, "-m", "unlearn_bench", command, "--methods", "npo"),
-        folder=tmp_path,
-    )
-    assert done.returncode != 0
-    assert "without the launcher" in done.stderr + done.stdout

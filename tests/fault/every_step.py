@@ -10,6 +10,7 @@ many N there were, and what was not as it should be.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import resource
@@ -111,6 +112,7 @@ def left(output: Path) -> dict[str, bytes]:
 
 def main(kind: str, folder: Path, *, again: bool) -> None:
     fault = {"kill": kill, "full": fill}[kind]
+    gc.freeze()  # what the imports made need not be looked at around every edit
     run(folder / "whole")
     expected, there = board(folder / "whole"), left(folder / "whole")
     wrong, at = [], 0

@@ -56,6 +56,18 @@ def test_listing_takes_less_than_a_second_and_imports_nothing_heavy(kind: str) -
     assert min(seconds) < 1.0
 
 
+@pytest.mark.parametrize("words", [("tune", "--methods", "npo"), ("sequence", "--methods", "npo")])
+def test_what_decides_by_its_own_results_is_refused_under_a_launcher(
+    words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which sets these two variables, as tests/end_to_end/test_together.py sees `evaluate` obey."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    done = invoke(*words)
+    assert done.exit_code == 2
+    assert "without the launcher" in done.output
+
+
 def test_a_scorer_is_listed_with_what_it_sees_and_needs_in_words() -> None:
     result = invoke("list", "scorers")
     assert result.exit_code == 0
