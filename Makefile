@@ -71,15 +71,16 @@ boards: setup ## Write the committed boards anew: every method with three seeds 
 	  --tuned leaderboards/smollm2-135m/tuning/tuned.yaml \
 	  --output runs/quick --leaderboards leaderboards
 
-# Tests keep to one core each (tests/conftest.py), so two files run side by side. The long ones come
+# Tests keep to one core each (tests/conftest.py) and a quarter of their time they wait, for processes
+# that start or end: three files run side by side, which is right for two cores. The long ones come
 # first: xdist alone would begin with the files of most tests, and wait for one long test at the end.
 test: lint ## Everything: lint and all tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=30 \
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=30 \
 	  -m "not gpu and not network" \
 	  tests/end_to_end tests/contract tests/fault tests/property tests/unit
 
 test-fast: setup ## Unit, contract, fault and property tests, in five minutes
-	$(BIN)/python -m pytest -n 2 --dist loadfile \
+	$(BIN)/python -m pytest -n 3 --dist loadfile \
 	  -m "not slow and not end_to_end and not gpu and not network" \
 	  tests/unit tests/contract tests/fault tests/property
 
